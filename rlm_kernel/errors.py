@@ -1,0 +1,167 @@
+"""Every error that rlm-kernel raises, in one tree.
+
+::
+
+    RLMError                     what happened, and .hint: what to do next
+    ├── InputError               the caller gave something unusable; nothing was spent
+    │   ├── ContextError         a context that can't be read, described or sent to a kernel
+    │   └── ConfigError          a setting that is missing, malformed or contradicts another
+    ├── ModelError               a model endpoint did not give a usable reply
+    │   ├── AuthError            the endpoint refused the key
+    │   ├── ModelNotFoundError   the endpoint does not know the model
+    │   ├── RequestRefusedError  the endpoint refused this request (too long, bad option, content)
+    │   ├── RateLimitError       still limited after every retry
+    │   ├── EndpointError        5xx after every retry
+    │   ├── UnreachableError     no connection, or it broke, after every retry
+    │   ├── ModelTimeoutError    no complete reply within the time allowed
+    │   └── MalformedReplyError  the endpoint answered 200 with something that is no reply
+    ├── KernelError              the Jupyter kernel behind the REPL
+    │   ├── KernelStartError     it never became ready
+    │   └── KernelDiedError      it ended while it was needed
+    ├── WireError                an envelope from a kernel that breaks the protocol
+    ├── CallError                one call made from a cell failed; carries what the cell may know
+    └── BudgetExceededError      a cap of the ledger was reached before a request
+
+The message says what happened, with which values; ``hint`` says what to do next. ``str(error)`` is
+the message alone, so that a log line stays one line.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AuthError",
+    "BudgetExceededError",
+    "CallError",
+    "ConfigError",
+    "ContextError",
+    "EndpointError",
+    "InputError",
+    "KernelDiedError",
+    "KernelError",
+    "KernelStartError",
+    "MalformedReplyError",
+    "ModelError",
+    "ModelNotFoundError",
+    "ModelTimeoutError",
+    "RLMError",
+    "RateLimitError",
+    "RequestRefusedError",
+    "UnreachableError",
+    "WireError",
+]
+
+
+class RLMError(Exception):
+    """Root of all errors raised on purpose by this package."""
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class InputError(RLMError):
+    """The caller gave something unusable. Raised before any token is spent."""
+
+
+class ContextError(InputError):
+    """A context can't be read, described or sent to a kernel."""
+
+
+class ConfigError(InputError):
+    """A setting is missing, malformed, or contradicts another one."""
+
+
+class ModelError(RLMError):
+    """A model endpoint did not give a usable reply.
+
+    ``status`` is the HTTP status, or None where there was none; ``model`` the name asked for;
+    ``attempts`` how many requests were made in all.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        status: int | None = None,
+        model: str | None = None,
+        attempts: int = 1,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+        self.model = model
+        self.attempts = attempts
+
+
+class AuthError(ModelError):
+    """401 or 403: the endpoint refused the key, or there is none."""
+
+
+class ModelNotFoundError(ModelError):
+    """404 for a model name: the endpoint does not know it."""
+
+
+class RequestRefusedError(ModelError):
+    """400, 413, 422 and their like: repeating the same request can't help."""
+
+
+class RateLimitError(ModelError):
+    """429 after every retry."""
+
+
+class EndpointError(ModelError):
+    """408, 409 or 5xx after every retry."""
+
+
+class UnreachableError(ModelError):
+    """No connection could be made, or it broke, after every retry."""
+
+
+class ModelTimeoutError(ModelError):
+    """No complete reply within the time allowed."""
+
+
+class MalformedReplyError(ModelError):
+    """200 with a body that is no reply (garbage, no choices, cut stream), after every retry."""
+
+
+class KernelError(RLMError):
+    """Something about the Jupyter kernel behind the REPL."""
+
+
+class KernelStartError(KernelError):
+    """A kernel did not become ready; the message holds the end of what it printed."""
+
+
+class KernelDiedError(KernelError):
+    """A kernel ended while a cell, or the host, needed it."""
+
+
+class WireError(RLMError):
+    """An envelope from a kernel breaks the protocol. The kernel is not trusted: it is dropped."""
+
+
+class CallError(RLMError):
+    """A call made from a cell failed.
+
+    ``kind`` is the word the cell sees (``budget``, ``model``, ``depth``, ``cancelled``, ``bad_request``,
+    ``internal``): it is all that model-written code learns, so it must not hold anything secret.
+    """
+
+    def __init__(self, message: str, *, kind: str, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.kind = kind
+
+
+class BudgetExceededError(RLMError):
+    """A cap was reached, found before the next request was sent.
+
+    ``cap`` names it (``usd``, ``tokens``, ``calls``, ``seconds``, ``iterations``, ``errors``), ``limit``
+    and ``spent`` are in its unit.
+    """
+
+    def __init__(self, cap: str, limit: float, spent: float, *, hint: str = "") -> None:
+        super().__init__(f"budget of {limit:g} {cap} reached: {spent:g} spent", hint=hint)
+        self.cap = cap
+        self.limit = limit
+        self.spent = spent

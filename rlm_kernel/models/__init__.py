@@ -1,0 +1,1 @@
+"""Models: the protocol, and the endpoints, scripts and recordings that implement it."""

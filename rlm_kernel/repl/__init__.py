@@ -1,0 +1,1 @@
+"""The REPL: Jupyter kernels, prepared for runs and driven by Jupyter messages."""
