@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, TypedDict
 
-__all__ = ["ImagePart", "Message", "Part", "TextPart", "message_text"]
+__all__ = ["ImagePart", "Message", "Part", "TextPart", "message_text", "sendable"]
 
 
 class TextPart(TypedDict):
@@ -37,3 +37,23 @@ def message_text(message: Message) -> str:
     if isinstance(content, str):
         return content
     return "\n".join(part["text"] for part in content if part["type"] == "text")
+
+
+def sendable(content: str | list[Part]) -> str | list[Part]:
+    """Return ``content`` with lone surrogates replaced: they are text in Python, but not in UTF-8."""
+    if isinstance(content, str):
+        return _encodable(content)
+    return [
+        TextPart(type="text", text=_encodable(part["text"])) if part["type"] == "text" else part
+        for part in content
+    ]
+
+
+def _encodable(text: str) -> str:
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace").decode()
+    return text

@@ -2,7 +2,7 @@
 
 A `KernelSession` is one Jupyter kernel prepared for one run: started, given its contexts, asked to
 execute cells one after the other, and closed. What code in a cell asks of the host (``llm_query`` and
-its like) arrives as a `Call` at the session's handler while the cell runs.
+its like) arrives as a `Call` at the handler of that cell while it runs.
 """
 
 from __future__ import annotations
@@ -12,43 +12,63 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ..context import Context
+from ..errors import CallError
 from ..events import CellStatus
+from ..messages import Part
 from ..outputs import Output
 
 __all__ = [
+    "BudgetQuery",
     "Call",
     "CallHandler",
     "CellResult",
     "FinalAnswer",
     "KernelInfo",
     "KernelSession",
+    "LLMQuery",
+    "RLMQuery",
     "SessionFactory",
 ]
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """Something that code in a cell asks of the host.
+class LLMQuery:
+    """``llm_query`` (one prompt) or ``llm_query_batched``: plain questions to a sub-model.
 
-    ``op`` is the envelope's; ``args`` are checked against the op's schema by `rlm_kernel.repl.wire`, so a
-    handler can rely on their types. ``contexts`` are the sub-contexts that came as binary buffers, by the
-    index that ``args`` refer to.
+    A prompt is the content of one user message.
     """
 
-    id: str
-    op: str
-    args: Mapping[str, Any]
-    contexts: Sequence[Context] = ()
+    prompts: tuple[str | list[Part], ...]
+    batched: bool = False
+    model: str | None = None
+    schema: Mapping[str, Any] | None = None
 
 
-CallHandler = Callable[[Call], Awaitable[Any]]
-"""Answers a `Call` with a JSON value. Raises `rlm_kernel.errors.CallError` for what the cell may know;
-anything else reaches the cell as ``internal`` without its text."""
+@dataclass(frozen=True, slots=True)
+class RLMQuery:
+    """``rlm_query`` (one item) or ``rlm_query_batched``: questions to children, each with its context."""
+
+    items: tuple[tuple[str, Context | None], ...]
+    batched: bool = False
+    model: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetQuery:
+    """``budget()``: what is left."""
+
+
+Call = LLMQuery | RLMQuery | BudgetQuery
+"""Something that code in a cell asks of the host. All of it is guest data: typed, but not trusted."""
+
+CallHandler = Callable[[Call], Awaitable[Sequence[Any | CallError]]]
+"""Answers a `Call` with one JSON value, or one `CallError`, per prompt or item, in order. A `CallError` it
+raises stands for all of them; any other exception reaches the cell as ``internal``, without its text."""
 
 
 @dataclass(frozen=True, slots=True)
 class FinalAnswer:
-    """An answer that a cell gave, as text and, where JSON can carry it, as a value.
+    """An answer that a cell gave: as text and, where JSON can carry it, as a value.
 
     ``via`` is ``FINAL``, ``FINAL_VAR`` or ``answer``.
     """
@@ -60,14 +80,17 @@ class FinalAnswer:
 
 @dataclass(frozen=True, slots=True)
 class CellResult:
-    """How a cell ended. ``lost`` says, in words for the model, what state was lost, or is empty.
+    """How a cell ended.
 
-    ``final`` is the answer given in this cell, ``variables`` the user-made names in the REPL after it.
+    ``lost`` says, in words for the model, what state was lost, or is empty. ``final`` is the answer given
+    in this cell, ``draft`` the content of an ``answer`` that is not ready, ``variables`` the names that
+    cells have made so far.
     """
 
     status: CellStatus
     outputs: tuple[Output, ...] = ()
     final: FinalAnswer | None = None
+    draft: str = ""
     variables: tuple[str, ...] = ()
     seconds: float = 0.0
     lost: str = ""
@@ -86,8 +109,13 @@ class KernelInfo:
 class KernelSession(Protocol):
     """One Jupyter kernel, prepared for one run."""
 
-    async def start(self, contexts: Sequence[Context], *, depth_left: int = 0) -> KernelInfo:
-        """Start the kernel, install the guest, load ``contexts``. The engine calls it once, first.
+    @property
+    def alive(self) -> bool:
+        """Whether cells can be executed: started, not dead, not closed."""
+        ...
+
+    async def start(self, contexts: Sequence[Context]) -> KernelInfo:
+        """Start the kernel, install the guest, load ``contexts``. The supervisor calls it once, first.
 
         Raises:
             KernelStartError: the kernel did not become ready.
@@ -105,7 +133,8 @@ class KernelSession(Protocol):
     ) -> CellResult:
         """Execute one cell, answering its calls through ``on_call``. Cells never overlap.
 
-        Past ``timeout`` seconds the cell is interrupted. Returns in every case, also when the kernel died.
+        Past ``timeout`` seconds the cell is interrupted, and 2 seconds later the kernel is killed. Returns
+        in every case but cancellation, also when the kernel died: `alive` then tells that it is gone.
         """
         ...
 
@@ -114,7 +143,7 @@ class KernelSession(Protocol):
         ...
 
     async def close(self) -> None:
-        """End the kernel and everything it started. Safe to call twice, and at any point."""
+        """End the kernel and all that it started. Safe to call twice, and at any point."""
         ...
 
 

@@ -1,0 +1,76 @@
+"""How a run ended, and what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .events import RunStatus
+from .ledger import TreeUsage
+from .messages import Message
+from .outputs import Output
+
+__all__ = ["Answer", "CellRecord"]
+
+
+@dataclass(frozen=True, slots=True)
+class CellRecord:
+    """One executed code block: the turn it stood in, its code, how it ended, what it put out."""
+
+    turn: int
+    code: str
+    status: str
+    outputs: tuple[Output, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The outcome of a run.
+
+    ``status`` is one of ``answered``; ``exhausted`` (out of turns), ``over_budget``, ``timed_out``,
+    ``cancelled``, whose ``text`` is the best there was and no answer; ``failed``. ``reason`` says why in a
+    sentence. ``value`` is the Python value behind the text, as far as JSON carries it. ``usage`` and
+    ``total_calls`` are the whole tree's, sub-calls and children included. ``trace`` is the path of the
+    trajectory, if one was written.
+    """
+
+    status: RunStatus
+    text: str
+    value: Any = None
+    reason: str = ""
+    usage: TreeUsage = field(default_factory=TreeUsage)
+    iterations: int = 0
+    total_calls: int = 0
+    seconds: float = 0.0
+    repl_history: Sequence[CellRecord] = field(default=(), repr=False)
+    messages: Sequence[Message] = field(default=(), repr=False)
+    trace: str | None = None
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __bool__(self) -> bool:
+        return self.status == "answered"
+
+    def to_json(self) -> Mapping[str, Any]:
+        """Return the answer without its history, as plain JSON values."""
+        usage = self.usage
+        return {
+            "status": self.status,
+            "answer": self.text,
+            "value": self.value,
+            "reason": self.reason,
+            "iterations": self.iterations,
+            "calls": self.total_calls,
+            "seconds": round(self.seconds, 3),
+            "usage": {
+                "input_tokens": usage.input_tokens,
+                "output_tokens": usage.output_tokens,
+                "cached_tokens": usage.cached_tokens,
+                "reasoning_tokens": usage.reasoning_tokens,
+                "cost_usd": None if usage.cost_usd is None else float(usage.cost_usd),
+            },
+            "trace": self.trace,
+        }

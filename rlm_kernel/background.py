@@ -1,0 +1,87 @@
+"""One event loop in a thread of its own, for callers that are not async.
+
+All of a process's synchronous calls share it, so that they share connections and kernels as well. It also
+works while another loop runs in the calling thread, as in a notebook.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import sys
+import threading
+from collections.abc import Coroutine
+from concurrent.futures import CancelledError
+from contextlib import suppress
+from typing import Any, TypeVar
+
+__all__ = ["run"]
+
+T = TypeVar("T")
+
+_lock = threading.Lock()
+_loop: asyncio.AbstractEventLoop | None = None
+_owner = 0
+
+
+def run(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run ``coroutine`` on the shared loop and return its result.
+
+    An interrupt (Ctrl-C) cancels it, waits until it has cleaned up, and goes on as `KeyboardInterrupt`.
+    """
+    future = asyncio.run_coroutine_threadsafe(coroutine, _shared_loop())
+    while True:
+        try:
+            # A wait without an end can't be interrupted on every platform.
+            return future.result(timeout=1.0)
+        except TimeoutError:
+            if future.done():
+                raise
+        except KeyboardInterrupt:
+            future.cancel()
+            _await_end(future)
+            raise
+
+
+def _await_end(future: Any) -> None:
+    # The concurrent future is cancelled at once, its task only later: let the loop show that it has ended.
+    loop = _shared_loop()
+
+    async def settled() -> None:
+        tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        stopping = [task for task in tasks if task.cancelling()]
+        if stopping:
+            await asyncio.wait(stopping, timeout=10)
+
+    with suppress(CancelledError, TimeoutError):
+        asyncio.run_coroutine_threadsafe(settled(), loop).result(timeout=12)
+
+
+def _shared_loop() -> asyncio.AbstractEventLoop:
+    global _loop, _owner  # noqa: PLW0603  one for the process, made when it is first needed
+    with _lock:
+        if _loop is None or _owner != os.getpid():
+            # Windows' default loop can't watch sockets that are not its own, which ZeroMQ needs.
+            loop = asyncio.SelectorEventLoop() if sys.platform == "win32" else asyncio.new_event_loop()
+            threading.Thread(target=loop.run_forever, name="rlm-kernel", daemon=True).start()
+            if _loop is None:
+                atexit.register(_stop)
+            _loop, _owner = loop, os.getpid()
+        return _loop
+
+
+def _stop() -> None:
+    """Cancel what still runs, so that no kernel outlives the process."""
+    if _loop is None or _owner != os.getpid():
+        return
+
+    async def cancel_all() -> None:
+        tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=5)
+
+    with suppress(CancelledError, TimeoutError, RuntimeError):
+        asyncio.run_coroutine_threadsafe(cancel_all(), _loop).result(timeout=6)

@@ -1,0 +1,271 @@
+"""``jupyter rlm``: one parser, one way to report errors, exit codes that tell the outcomes apart.
+
+Arguments are checked before anything heavy is imported. Answers go to stdout, what is wrong to stderr in
+one or two lines; a traceback appears only with ``RLM_DEBUG=1``. A further subcommand is one ``_add_...``
+function below, which sets ``handler``: a function that takes the parsed arguments and returns the exit code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from . import __version__
+from .config import FIELDS
+from .errors import InputError, RLMError
+
+__all__ = ["EXIT_CODES", "main"]
+
+EXIT_CODES = {
+    "answered": 0,
+    "exhausted": 3,
+    "over_budget": 4,
+    "timed_out": 5,
+    "failed": 6,
+    "cancelled": 130,
+}
+"""Exit code by the answer's status. Beside them: 1 an error in this program, 2 unusable input."""
+
+_EXIT_CODES_HELP = """\
+exit codes:
+  0    answered
+  2    unusable input: a wrong option, a missing file, no key
+  3    out of turns: the answer printed is a best effort
+  4    a budget was used up
+  5    out of time
+  6    failed: the model or the kernel gave up
+  130  cancelled (Ctrl-C)
+  1    an error in this program; RLM_DEBUG=1 shows where
+"""
+
+_EXAMPLES = """\
+examples:
+  jupyter rlm run --context report.txt "Which year had the highest revenue?"
+  jupyter rlm run --context src --context 'docs/*.md' "Which options are not documented?"
+  jupyter rlm run --context old=v1.txt --context new=v2.txt "Which clause changed?"
+  journalctl | jupyter rlm run --context - --json "What failed first?"
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    try:
+        args = _parser().parse_args(argv)
+        handler: Callable[[argparse.Namespace], int] = args.handler
+        code = handler(args)
+        sys.stdout.flush()
+    except InputError as error:
+        return _report(error, str(error), error.hint, 2)
+    except RLMError as error:
+        return _report(error, str(error), error.hint, EXIT_CODES["failed"])
+    except KeyboardInterrupt as error:
+        return _report(error, "cancelled", "", EXIT_CODES["cancelled"])
+    except BrokenPipeError:
+        # The reader of stdout is gone; what Python would flush at exit has to go somewhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:  # noqa: BLE001  an edge: nothing is above this but the user
+        return _report(
+            error,
+            f"internal error: {type(error).__name__}: {error}",
+            "RLM_DEBUG=1 shows where; please report it",
+            1,
+        )
+    return code
+
+
+def _report(error: BaseException, message: str, hint: str, code: int) -> int:
+    if os.environ.get("RLM_DEBUG", "").strip() not in {"", "0"}:
+        traceback.print_exception(error)
+    complain(message, hint)
+    return code
+
+
+# Hints of the package speak to who writes Python; here its arguments are options.
+_OPTIONS = {"prices=": "--price", "model=": "--model", "base_url=": "--base-url", "api_key=": "OPENAI_API_KEY"}
+
+
+def complain(message: str, hint: str = "") -> None:
+    """Write what is wrong, and what to do next, to stderr: a line each."""
+    lines = [f"jupyter rlm: {' '.join(message.split())}"]
+    for argument, option in _OPTIONS.items():
+        hint = hint.replace(argument, option)
+    if hint:
+        lines.append(f"  {' '.join(hint.split())}")
+    sys.stderr.write("\n".join(lines) + "\n")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        complain(message, f"{self.prog} --help lists what can be given")
+        raise SystemExit(2)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="jupyter rlm",
+        description="Ask a question over a context of any size. The root model works on it by code in a "
+        "Jupyter kernel and by calls to further models.",
+        epilog=_EXAMPLES + "\n" + _EXIT_CODES_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"rlm-kernel {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+    _add_run(commands)
+    _add_demo(commands)
+    _add_doctor(commands)
+    return parser
+
+
+def _add_run(commands: Any) -> None:
+    parser = commands.add_parser(
+        "run",
+        help="answer a question over files, folders, globs or standard input",
+        description="Answer a question over files, folders, globs or standard input.",
+        epilog=_EXAMPLES + "\n" + _EXIT_CODES_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("question", nargs="?", help="what to find out")
+    parser.add_argument(
+        "--context",
+        action="append",
+        default=[],
+        metavar="[NAME=]PATH",
+        help="a file, a folder, a quoted glob, or - for standard input; may be repeated. With NAME= it is "
+        "a context of its own under that name, else all of them together are `context`",
+    )
+    _add_run_options(parser)
+    parser.set_defaults(handler=_run)
+
+
+def _add_demo(commands: Any) -> None:
+    parser = commands.add_parser(
+        "demo",
+        help="watch a run over the source of Python's standard library; needs no key",
+        description="Watch a run over the source of Python's standard library. Without a key the models are "
+        "scripted, behind a server on this machine; with OPENAI_API_KEY (and OPENAI_BASE_URL, --model) set "
+        "the same run asks that endpoint.",
+        epilog=_EXIT_CODES_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    _add_run_options(parser)
+    parser.set_defaults(handler=_demo)
+
+
+def _add_doctor(commands: Any) -> None:
+    parser = commands.add_parser(
+        "doctor",
+        help="tell what works on this machine, and where each setting comes from",
+        description="Tell what works on this machine, and where each setting comes from. Exit code 1 when "
+        "something that is needed does not work.",
+        allow_abbrev=False,
+    )
+    _add_setting(parser, "--model", "model", "NAME")
+    _add_setting(parser, "--base-url", "base_url", "URL")
+    parser.add_argument(
+        "--endpoint", action="store_true", help="ask the endpoint for its models, too; costs nothing"
+    )
+    parser.set_defaults(handler=_doctor)
+
+
+def _add_run_options(parser: argparse.ArgumentParser) -> None:
+    models = parser.add_argument_group("models")
+    _add_setting(models, "--model", "model", "NAME")
+    _add_setting(models, "--sub-model", "sub_model", "NAME")
+    _add_setting(models, "--base-url", "base_url", "URL")
+    models.add_argument(
+        "--price",
+        action="append",
+        default=[],
+        type=_price,
+        metavar="MODEL=IN/OUT[/CACHED]",
+        help="a model's price in USD per million tokens; may be repeated, * and ? in MODEL match any text",
+    )
+    limits = parser.add_argument_group("limits")
+    _add_setting(limits, "--depth", "max_depth", "N")
+    _add_setting(limits, "--iterations", "max_iterations", "N")
+    _add_setting(limits, "--timeout", "cell_timeout", "SECONDS")
+    for cap in ("usd", "tokens", "calls", "seconds", "errors"):
+        _add_setting(limits, f"--budget-{cap}", f"budget_{cap}", "N")
+    _add_setting(parser, "--repl", "repl", "NAME")
+    output = parser.add_argument_group("output")
+    saving = output.add_mutually_exclusive_group()
+    saving.add_argument(
+        "--save", metavar="FILE", help="write the trajectory there; default: .rlm/traces/TIME-ID.jsonl"
+    )
+    saving.add_argument("--no-save", action="store_true", help="write no trajectory")
+    output.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    output.add_argument("--quiet", action="store_true", help="print the answer only")
+    output.add_argument("--plain", action="store_true", help="plain lines, no live display, no colours")
+
+
+def _add_setting(group: Any, flag: str, name: str, metavar: str) -> None:
+    """Add the option for a setting; its value is checked here and used as `config.resolve` returns it."""
+    field = next(each for each in FIELDS if each.name == name)
+    note = (
+        [] if field.default is None else [f"default {field.default:g}" if name != "repl" else "default local"]
+    )
+
+    def check(text: str) -> str:
+        try:
+            field.parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {error}") from None
+        return text
+
+    group.add_argument(
+        flag,
+        dest=name,
+        type=check,
+        metavar=metavar,
+        help=f"{field.about.rstrip('.')} ({', '.join([*note, *field.variables])})",
+    )
+
+
+def _price(text: str) -> tuple[str, tuple[str, ...]]:
+    model, equals, amounts = text.rpartition("=")
+    parts = tuple(part.strip() for part in amounts.split("/"))
+    try:
+        valid = (
+            bool(equals and model.strip())
+            and len(parts) in {2, 3}
+            and all(0 <= float(p) < 1e9 for p in parts)
+        )
+    except ValueError:
+        valid = False
+    if not valid:
+        raise argparse.ArgumentTypeError(f"{text!r} is not MODEL=IN/OUT or MODEL=IN/OUT/CACHED in USD")
+    return model.strip(), parts
+
+
+def _run(args: argparse.Namespace) -> int:
+    if not (args.question or "").strip():
+        raise InputError("no question given", hint='put it last: jupyter rlm run --context PATH "question"')
+    if not args.context:
+        raise InputError("no context given", hint="name a file, folder or glob by --context, or - for stdin")
+    from .terminal import run  # noqa: PLC0415  heavy
+
+    return EXIT_CODES[run(args)]
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from .demo import demo  # noqa: PLC0415  heavy
+
+    return EXIT_CODES[demo(args)]
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from .doctor import doctor  # noqa: PLC0415  heavy
+
+    return doctor(args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

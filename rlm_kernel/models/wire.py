@@ -1,0 +1,279 @@
+"""Connections to endpoints: one pool and one client per endpoint and event loop, shared by all models.
+
+Two ways to ask, because measuring said so: `Connections.post` is a thin path on aiohttp for sub-calls,
+of which there are many at once; `Connections.events` streams through the ``openai`` client, by its generic
+``post``, as its typed one walks all messages of a request. Both send the same headers, follow no
+redirects, retry nothing, and turn whatever goes wrong into a `Failure`.
+
+Pools close with their loop: a suspended asynchronous generator is closed by ``asyncio.run`` and its like
+(`asyncio.loop.shutdown_asyncgens`) before they close the loop, and takes the pools with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import io
+import json
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from .failures import Failure, broken, malformed, refused, unreachable
+from .gate import Gate
+
+if TYPE_CHECKING:
+    import aiohttp
+    import openai
+
+__all__ = ["OPENAI_URL", "Connections", "Endpoint", "close_connections", "connected"]
+
+OPENAI_URL = "https://api.openai.com/v1"
+CONNECT_SECONDS = 20.0
+# aiohttp warns of bodies above this that come as bytes; as a stream it sends them piece by piece.
+LARGE_BODY_BYTES = 2**20
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where and as whom to ask. Equal endpoints share their connections.
+
+    ``headers`` are sent with every request, the key among them; ``secrets`` must not show in any text.
+    """
+
+    base_url: str
+    headers: tuple[tuple[str, str], ...] = field(repr=False)
+    secrets: tuple[str, ...] = field(repr=False)
+    max_concurrency: int = 256
+
+    @property
+    def is_openai(self) -> bool:
+        """Whether this is OpenAI's own endpoint."""
+        return urlsplit(self.base_url).hostname == "api.openai.com"
+
+    @cached_property
+    def place(self) -> str:
+        """The endpoint as messages name it."""
+        return urlsplit(self.base_url).netloc
+
+
+class Connections:
+    """What one event loop holds open to one endpoint. Everything is made on first use."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self.gate = Gate(endpoint.max_concurrency)
+        self._session: aiohttp.ClientSession | None = None
+        self._proxy: str | None = None
+        self._client: openai.AsyncOpenAI | None = None
+        self._users = 0
+        self._retired = False
+
+    async def post(self, body: bytes, end: float) -> bytes | Failure:
+        """Send ``body``; return that of a reply with status 200.
+
+        Raises:
+            TimeoutError: it is not there at ``end``, by the loop's clock.
+        """
+        import aiohttp  # noqa: PLC0415  on use
+
+        session = self._session or self._open_session()
+        status = 0
+        async with asyncio.timeout_at(end):
+            try:
+                async with session.post(
+                    f"{self.endpoint.base_url}/chat/completions",
+                    data=body if len(body) <= LARGE_BODY_BYTES else io.BytesIO(body),
+                    proxy=self._proxy,
+                    allow_redirects=False,
+                ) as response:
+                    status = response.status
+                    data = await response.read()
+                    if status == 200:
+                        return data
+                    return self._refused(status, response.headers, data.decode(errors="replace"))
+            except (aiohttp.ClientError, OSError) as error:
+                return self._failed(error, status=status)
+
+    async def events(self, body: Mapping[str, Any], end: float) -> AsyncGenerator[Any, None]:
+        """Send ``body``; yield the chunks of the reply as JSON values, or a `Failure`, last.
+
+        Raises:
+            TimeoutError: it is not complete at ``end``, by the loop's clock.
+        """
+        async with asyncio.timeout_at(end):
+            client = self._client or await self._open_client()
+            stream = await self._start(client, body)
+        if isinstance(stream, Failure):
+            yield stream
+            return
+        try:
+            chunks = aiter(stream)
+            while True:
+                async with asyncio.timeout_at(end):
+                    chunk = await self._next(chunks)
+                if chunk is None:
+                    return
+                yield chunk
+                if isinstance(chunk, Failure):
+                    return
+        finally:
+            await stream.close()
+
+    async def _start(
+        self, client: openai.AsyncOpenAI, body: Mapping[str, Any]
+    ) -> openai.AsyncStream[object] | Failure:
+        import openai  # noqa: PLC0415  on use
+
+        options: openai.RequestOptions = {"follow_redirects": False}
+        if not any(name == "authorization" for name, _ in self.endpoint.headers):
+            options["headers"] = {"Authorization": openai.Omit()}
+        try:
+            return await client.post(
+                "/chat/completions",
+                body=body,
+                cast_to=object,
+                stream=True,
+                stream_cls=openai.AsyncStream[object],
+                options=options,
+            )
+        except openai.APIStatusError as error:
+            return self._refused(error.status_code, error.response.headers, error.response.text)
+        except openai.APIError as error:
+            return self._failed(error.__cause__ or error)
+
+    async def _next(self, chunks: AsyncIterator[object]) -> Any:
+        """Return the next chunk, None at the end."""
+        try:
+            return await anext(chunks, None)
+        except json.JSONDecodeError as error:
+            return malformed(f"no JSON: {error}", place=self.endpoint.place, secrets=self.endpoint.secrets)
+        except Exception as error:  # noqa: BLE001  an edge: the client's versions raise the HTTP library's own
+            body = getattr(error, "body", None)
+            if body is not None:
+                return {"error": body}
+            return self._failed(error.__cause__ or error, status=200)
+
+    def _refused(self, status: int, headers: Mapping[str, str], body: str) -> Failure:
+        return refused(status, headers, body, place=self.endpoint.place, secrets=self.endpoint.secrets)
+
+    def _failed(self, error: BaseException, *, status: int = 0) -> Failure:
+        reason = f"{type(error).__name__}: {error}".rstrip(": ")
+        what = broken if status == 200 else unreachable
+        return what(reason, place=self.endpoint.place, secrets=self.endpoint.secrets)
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        import aiohttp  # noqa: PLC0415  on use
+
+        self._proxy = _proxy(self.endpoint.base_url)
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0),
+            headers=self.endpoint.headers,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
+        )
+        return self._session
+
+    async def _open_client(self) -> openai.AsyncOpenAI:
+        if "openai" not in sys.modules:
+            # The import takes a second or two, in which the loop has better things to do.
+            await asyncio.to_thread(importlib.import_module, "openai")
+        import openai  # noqa: PLC0415  on use
+
+        client = openai.AsyncOpenAI(
+            api_key="none",  # the real one is among the headers
+            base_url=self.endpoint.base_url,
+            default_headers=dict(self.endpoint.headers),
+            max_retries=0,
+            timeout=openai.Timeout(None, connect=CONNECT_SECONDS),
+        )
+        client.organization = client.project = None
+        self._client = client
+        return client
+
+    @asynccontextmanager
+    async def used(self) -> AsyncIterator[Connections]:
+        """Keep open what is open while a request uses it."""
+        self._users += 1
+        try:
+            yield self
+        finally:
+            self._users -= 1
+            if self._retired and not self._users:
+                await self.close()
+
+    async def retire(self) -> None:
+        """Close as soon as no request uses it."""
+        self._retired = True
+        if not self._users:
+            await self.close()
+
+    async def close(self) -> None:
+        """Close what is open."""
+        session, self._session = self._session, None
+        client, self._client = self._client, None
+        if session is not None:
+            await session.close()
+        if client is not None:
+            await client.close()
+
+
+def _proxy(url: str) -> str | None:
+    """Return the proxy that the environment names for ``url``: looked up once, not for each request."""
+    from urllib.request import getproxies, proxy_bypass  # noqa: PLC0415  on use
+
+    parts = urlsplit(url)
+    if proxy_bypass(parts.hostname or ""):
+        return None
+    proxies = getproxies()
+    return proxies.get(parts.scheme) or proxies.get("all")
+
+
+@dataclass(slots=True)
+class _OfLoop:
+    """The connections of one event loop, and the generator that ends with it."""
+
+    by_endpoint: dict[Endpoint, Connections]
+    guard: AsyncIterator[None]
+
+
+_LOOPS: dict[asyncio.AbstractEventLoop, _OfLoop] = {}
+
+
+@asynccontextmanager
+async def connected(endpoint: Endpoint) -> AsyncIterator[Connections]:
+    """Lend the running loop's connections to ``endpoint`` for one request."""
+    loop = asyncio.get_running_loop()
+    mine = _LOOPS.get(loop)
+    if mine is None:
+        # A loop that was closed without its generators leaves its sockets to the garbage collector.
+        for closed in [each for each in list(_LOOPS) if each.is_closed()]:
+            _LOOPS.pop(closed, None)
+        mine = _LOOPS[loop] = _OfLoop({}, _close_with(loop))
+        await anext(mine.guard)
+    found = mine.by_endpoint.get(endpoint)
+    if found is None:
+        found = mine.by_endpoint[endpoint] = Connections(endpoint)
+    async with found.used():
+        yield found
+
+
+async def _close_with(loop: asyncio.AbstractEventLoop) -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        mine = _LOOPS.pop(loop)
+        for each in mine.by_endpoint.values():
+            await each.close()
+
+
+async def close_connections(endpoint: Endpoint) -> None:
+    """Close the running loop's connections to ``endpoint``; requests under way finish on them first."""
+    mine = _LOOPS.get(asyncio.get_running_loop())
+    found = mine.by_endpoint.pop(endpoint, None) if mine else None
+    if found is not None:
+        await found.retire()

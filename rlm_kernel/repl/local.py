@@ -1,0 +1,328 @@
+"""A kernel as a process of this machine, over ZeroMQ.
+
+Where the platform has them, the channels are ipc sockets in a private folder, so that neither another user
+nor the network can reach them; messages are signed. The environment is built from an allow-list: a key
+in the orchestrator's environment is not in the kernel's. Death is seen at once through the process's file
+descriptor, never by heartbeats.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import zmq
+import zmq.asyncio
+from jupyter_client.kernelspec import KernelSpec, KernelSpecManager, NoSuchKernel
+from jupyter_client.manager import AsyncKernelManager
+
+from ..context import Context
+from ..errors import KernelStartError
+from .transport import Channel, JupyterMessage
+
+__all__ = ["ENVIRONMENT", "LocalTransport"]
+
+ENVIRONMENT = frozenset(
+    "PATH HOME USER LOGNAME SHELL LANG LANGUAGE TZ TMPDIR TEMP TMP PYTHONPATH PYTHONHOME VIRTUAL_ENV "
+    "CONDA_PREFIX LD_LIBRARY_PATH DYLD_LIBRARY_PATH OMP_NUM_THREADS OPENBLAS_NUM_THREADS MKL_NUM_THREADS "
+    "MPLCONFIGDIR SYSTEMROOT SYSTEMDRIVE WINDIR COMSPEC PATHEXT APPDATA LOCALAPPDATA USERPROFILE "
+    "NUMBER_OF_PROCESSORS PROCESSOR_ARCHITECTURE".split()
+)
+"""The variables of this process that a kernel gets, besides those whose name starts with ``LC_``."""
+
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+MESSAGES_A_TICK = 200
+OWN_KERNEL = "rlm-local"
+CLOSE_SECONDS = 5.0
+POLL_SECONDS = 0.05
+_ARGV = [
+    sys.executable,
+    "-m",
+    "ipykernel_launcher",
+    "-f",
+    "{connection_file}",
+    # The model's cells are not the user's history.
+    "--HistoryManager.enabled=False",
+]
+
+
+class _OneSpec(KernelSpecManager):  # type: ignore[misc]
+    """Knows this interpreter's ipykernel too, installed as a kernelspec or not."""
+
+    def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
+        if kernel_name == OWN_KERNEL:
+            return KernelSpec(argv=_ARGV, display_name="Python (RLM)", language="python")
+        return super().get_kernel_spec(kernel_name)
+
+
+class LocalTransport:
+    """A kernel process on this machine and its four channels.
+
+    ``kernel_name`` is a kernelspec's name; without one it is this interpreter's ipykernel. ``cwd`` is the
+    kernel's working folder, a private one by default. ``env`` adds variables to the allow-list.
+    """
+
+    backend = "local"
+
+    def __init__(
+        self,
+        kernel_name: str | None = None,
+        *,
+        cwd: str | os.PathLike[str] | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self._kernel_name = kernel_name or OWN_KERNEL
+        self._cwd = cwd
+        self._env = dict(env or {})
+        self._manager: AsyncKernelManager | None = None
+        self._sockets: dict[Channel, zmq.Socket[bytes]] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._on_message: Callable[[JupyterMessage], None] = lambda message: None
+        self._on_death: Callable[[str], None] = lambda cause: None
+        self._watch: int | asyncio.Task[None] | None = None
+        self._gone = asyncio.Event()
+        self._closed = False
+        self._shared: list[Path] = []
+        self.folder = ""
+
+    async def open(
+        self, on_message: Callable[[JupyterMessage], None], on_death: Callable[[str], None]
+    ) -> str:
+        """Start the process and connect; see `Transport.open`."""
+        self._loop = asyncio.get_running_loop()
+        self._on_message, self._on_death = on_message, on_death
+        self.folder = tempfile.mkdtemp(prefix="rlm-")
+        work = Path(self.folder, "work")
+        work.mkdir()
+        manager = self._manager = AsyncKernelManager(
+            kernel_name=self._kernel_name,
+            kernel_spec_manager=_OneSpec(),
+            connection_file=os.path.join(self.folder, "kernel.json"),
+            context=zmq.asyncio.Context.shadow(zmq.Context.instance()),
+            **_addresses(self.folder),
+        )
+        try:
+            with open(self._log, "wb") as log:
+                await manager.start_kernel(
+                    env=self._environment(), cwd=os.fspath(self._cwd or work), stdout=log, stderr=log
+                )
+        except NoSuchKernel as error:
+            await self.close()
+            raise KernelStartError(
+                f"no kernelspec named {error.name!r}", hint="see `jupyter kernelspec list`"
+            ) from None
+        except OSError as error:
+            await self.close()
+            raise KernelStartError(f"the kernel's process could not be started: {error}") from None
+        self._connect(manager)
+        self._watch_process()
+        return Path(self.folder).name
+
+    @property
+    def _log(self) -> str:
+        return os.path.join(self.folder, "start.log")
+
+    def _environment(self) -> dict[str, str]:
+        env = {
+            name: value for name, value in os.environ.items() if name in ENVIRONMENT or name.startswith("LC_")
+        }
+        # The user's start-up files and profile are not the model's.
+        env["IPYTHONDIR"] = os.path.join(self.folder, "ipython")
+        return {**env, **self._env}
+
+    def _connect(self, manager: AsyncKernelManager) -> None:
+        context = zmq.Context.instance()
+        kinds: dict[Channel, int] = {
+            "shell": zmq.DEALER,
+            "stdin": zmq.DEALER,
+            "control": zmq.DEALER,
+            "iopub": zmq.SUB,
+        }
+        for channel, kind in kinds.items():
+            socket = self._sockets[channel] = context.socket(kind)
+            socket.linger = 0
+            socket.maxmsgsize = MAX_MESSAGE_BYTES
+            socket.sndhwm = 0
+            # The kernel binds a while after it was started: look for it often.
+            socket.reconnect_ivl = 10
+            if kind == zmq.SUB:
+                socket.subscribe(b"")
+            else:
+                # ipykernel sends input requests to the identity that the execute request came from.
+                socket.identity = manager.session.bsession
+            socket.connect(manager._make_url(channel))  # noqa: SLF001
+            assert self._loop is not None
+            self._loop.add_reader(socket.fd, self._pump, channel)
+
+    def _watch_process(self) -> None:
+        process = self._process
+        assert process is not None
+        if hasattr(os, "pidfd_open"):
+            self._watch = os.pidfd_open(process.pid)
+            assert self._loop is not None
+            self._loop.add_reader(self._watch, self._ended)
+        else:
+            self._watch = asyncio.create_task(self._poll())
+
+    async def _poll(self) -> None:
+        while self._process is not None and self._process.poll() is None:
+            await asyncio.sleep(POLL_SECONDS)
+        self._ended()
+
+    @property
+    def _process(self) -> subprocess.Popen[bytes] | None:
+        provisioner = self._manager.provisioner if self._manager is not None else None
+        process: subprocess.Popen[bytes] | None = getattr(provisioner, "process", None)
+        return process
+
+    def _ended(self) -> None:
+        if isinstance(self._watch, int):
+            assert self._loop is not None
+            self._loop.remove_reader(self._watch)
+            os.close(self._watch)
+            self._watch = None
+        code = self._process.poll() if self._process is not None else None
+        # What it sent before it ended is still in the sockets.
+        for channel in self._sockets:
+            self._pump(channel)
+        self._gone.set()
+        if not self._closed:
+            self._on_death(_how_it_ended(code))
+
+    def start_log(self) -> str:
+        """Return the end of what the process printed while it started."""
+        with suppress(OSError), open(self._log, "rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - 2000))
+            return file.read().decode("utf-8", "replace").strip()
+        return ""
+
+    def send(
+        self,
+        channel: Channel,
+        type_: str,
+        content: Mapping[str, Any],
+        *,
+        parent: JupyterMessage | None = None,
+        buffers: Sequence[bytes] = (),
+    ) -> str:
+        """Send a signed message; see `Transport.send`."""
+        assert self._manager is not None
+        assert self._loop is not None
+        socket = self._sockets.get(channel)
+        if socket is None:
+            return ""
+        message = self._manager.session.send(
+            socket,
+            type_,
+            dict(content),
+            parent=None if parent is None else {"header": parent.header},
+            buffers=list(buffers),
+        )
+        # Sending may have eaten the edge on which the loop learns of a message to be read.
+        self._loop.call_soon(self._pump, channel)
+        return str(message["header"]["msg_id"])
+
+    def _pump(self, channel: Channel) -> None:
+        """Read what has arrived, but not for ever: a flood must not hold up the loop."""
+        assert self._manager is not None
+        assert self._loop is not None
+        session = self._manager.session
+        for _ in range(MESSAGES_A_TICK):
+            socket = self._sockets.get(channel)
+            if socket is None:
+                return
+            try:
+                frames = socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            try:
+                _, frames = session.feed_identities(frames)
+                message = session.deserialize(frames)
+            except (ValueError, TypeError, KeyError, IndexError, RecursionError):
+                continue  # Not signed with our key, or no message at all.
+            self._on_message(
+                JupyterMessage(
+                    channel,
+                    message["msg_type"],
+                    message["content"],
+                    message["parent_header"].get("msg_id"),
+                    message["header"],
+                    message["buffers"],
+                )
+            )
+        self._loop.call_soon(self._pump, channel)
+
+    async def share(self, context: Context) -> tuple[str, str, str]:
+        """Write a context into a file that only this user can read; see `Transport.share`."""
+        path = Path(self.folder, f"context-{len(self._shared)}")
+        self._shared.append(path)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(descriptor, "wb") as file:
+            for piece in context.pieces():
+                file.write(piece)
+                await asyncio.sleep(0)
+        return context.name, context.format, str(path)
+
+    async def unshare(self) -> None:
+        """Delete the files of `share`: the kernel has read them."""
+        while self._shared:
+            self._shared.pop().unlink(missing_ok=True)
+
+    async def interrupt(self) -> None:
+        """Interrupt as the kernelspec says, by signal or by message."""
+        if self._manager is not None and not self._gone.is_set():
+            with suppress(RuntimeError, OSError):
+                await self._manager.interrupt_kernel()
+
+    async def close(self) -> None:
+        """Kill the process group and remove the folder; see `Transport.close`."""
+        if self._closed:
+            return
+        self._closed = True
+        loop, process = self._loop, self._process
+        for socket in self._sockets.values():
+            if loop is not None:
+                loop.remove_reader(socket.fd)
+            socket.close()
+        self._sockets.clear()
+        try:
+            if process is not None and self._manager is not None:
+                _kill(process)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._gone.wait(), CLOSE_SECONDS)
+                await self._manager.provisioner.cleanup()
+        finally:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _addresses(folder: str) -> dict[str, str]:
+    if sys.platform == "win32":
+        return {"transport": "tcp", "transport_encryption": "required"}
+    return {"transport": "ipc", "ip": os.path.join(folder, "k")}
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        if hasattr(os, "killpg"):
+            os.killpg(process.pid, signal.SIGKILL)
+    with suppress(ProcessLookupError):
+        process.kill()
+
+
+def _how_it_ended(code: int | None) -> str:
+    if code is None:
+        return "its process is gone"
+    if code < 0:
+        with suppress(ValueError):
+            return f"its process was ended by {signal.Signals(-code).name}"
+    return f"its process exited with code {code}"

@@ -1,0 +1,466 @@
+"""A prepared kernel over any transport: cells in, outputs and calls out, all as Jupyter messages.
+
+One cell runs at a time. It has ended when its ``execute_reply``, the ``idle`` status and the guest's report
+are here; a cell past its time is interrupted, then killed. Calls are answered only while their cell
+runs: an envelope of another cell is dropped, and what is unanswered when a cell ends is cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ..context import Context
+from ..errors import CallError, ContextError, KernelStartError, WireError
+from ..events import CellStatus, ContextInfo
+from ..outputs import Output, OutputKind
+from . import wire
+from .base import Call, CallHandler, CellResult, KernelInfo, RLMQuery
+from .bootstrap import GuestSettings, first_cell
+from .transport import JupyterMessage, Transport
+
+__all__ = ["JupyterSession"]
+
+START_SECONDS = 60.0
+GRACE_SECONDS = 2.0
+# After the reply: the rest is on its way, unless the kernel's own functions were damaged by the cell.
+REPORT_SECONDS = 1.0
+# What a cell may send up as sub-contexts, in bytes; a kernel that wants more is refused.
+UPLOAD_BYTES = 4 * 1024**3
+_ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07]*\x07")
+
+
+class _Cell:
+    """A cell in flight."""
+
+    def __init__(self, on_call: CallHandler, on_output: Callable[[Output], None] | None, room: int) -> None:
+        self.id = ""
+        self.on_call = on_call
+        self.on_output = on_output
+        self.outputs: list[Output] = []
+        self.room = room
+        self.reply: JupyterMessage | None = None
+        self.idle = False
+        self.report: wire.CellReport | None = None
+        self.calls: dict[str, asyncio.Task[None]] = {}
+        self.uploads: dict[str, tuple[Path, int]] = {}
+        self.uploaded = 0
+        self.changed = asyncio.Event()
+
+    @property
+    def replied(self) -> bool:
+        return self.reply is not None and self.idle
+
+
+class JupyterSession:
+    """The `KernelSession` of every backend that speaks Jupyter messages through a `Transport`."""
+
+    def __init__(self, transport: Transport, settings: GuestSettings | None = None) -> None:
+        self._transport = transport
+        self._settings = settings or GuestSettings()
+        self._cell: _Cell | None = None
+        self._ready: wire.Ready | None = None
+        self._death = ""
+        self._open = False
+        self._replies: list[dict[str, Any]] = []
+        self._heard = asyncio.Event()
+
+    @property
+    def alive(self) -> bool:
+        """Whether cells can be executed."""
+        return self._open and not self._death
+
+    async def start(self, contexts: Sequence[Context]) -> KernelInfo:
+        """Start the kernel, install the guest and load ``contexts``; see `KernelSession.start`."""
+        kernel = await self._transport.open(self._receive, self._died)
+        self._open = True
+        loads = [await self._transport.share(context) for context in contexts]
+        cell = await self._run_first_cell(first_cell(self._settings, loads))
+        reply = cell.reply.content if cell.reply is not None else {}
+        if self._ready is None or reply.get("status") != "ok":
+            raise _start_failure(reply, contexts)
+        await self._transport.unshare()
+        await self._hear()
+        return KernelInfo(
+            kernel, self._transport.backend, self._ready.implementation, self._ready.capabilities
+        )
+
+    async def _run_first_cell(self, code: str) -> _Cell:
+        cell = self._cell = _Cell(_no_calls, None, room=100_000)
+        try:
+            cell.id = self._transport.send("shell", "execute_request", _execute(code, silent=True))
+            await asyncio.wait_for(self._until(cell, lambda: cell.reply is not None), START_SECONDS)
+        except TimeoutError:
+            raise KernelStartError(
+                f"the kernel did not become ready within {START_SECONDS:g} s",
+                hint="see `jupyter rlm doctor`; a machine under heavy load may need another try",
+            ) from None
+        finally:
+            self._cell = None
+        if self._death:
+            log = self._transport.start_log()
+            raise KernelStartError(
+                f"the kernel ended while it started: {self._death}",
+                hint=f"it printed last:\n{log}" if log else "see `jupyter rlm doctor`",
+            )
+        return cell
+
+    async def _hear(self) -> None:
+        """Wait until iopub reaches us: a subscription takes effect some time after it was made."""
+        while not self._heard.is_set() and self.alive:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._heard.wait(), 0.25)
+                return
+            self._transport.send("shell", "kernel_info_request", {})
+
+    async def execute(
+        self,
+        code: str,
+        *,
+        timeout: float | None,
+        on_call: CallHandler,
+        on_output: Callable[[Output], None] | None = None,
+    ) -> CellResult:
+        """Execute one cell; see `KernelSession.execute`."""
+        if self._cell is not None:
+            raise RuntimeError("a cell of this session is still running")
+        if not self.alive:
+            return CellResult("died", lost=_lost(self._death or "it was closed"))
+        started = time.monotonic()
+        limit = 4 * (self._settings.head + self._settings.tail)
+        cell = self._cell = _Cell(on_call, on_output, room=limit)
+        try:
+            cell.id = self._transport.send("shell", "execute_request", _execute(code, silent=False))
+            status, lost = await self._follow(cell, timeout)
+        finally:
+            self._cell = None
+            await self._drop_calls(cell)
+        report = cell.report
+        return CellResult(
+            status,
+            outputs=_joined(cell.outputs),
+            final=report.final if report else None,
+            draft=report.draft if report else "",
+            variables=report.variables if report else (),
+            seconds=time.monotonic() - started,
+            lost=lost,
+        )
+
+    async def _follow(self, cell: _Cell, timeout: float | None) -> tuple[CellStatus, str]:
+        """Wait for a cell's end, enforcing its limit. Returns its status and what was lost."""
+        timed_out = False
+        try:
+            await asyncio.wait_for(self._until(cell, lambda: cell.replied), timeout)
+        except TimeoutError:
+            timed_out = True
+            await self._drop_calls(cell)
+            await self.interrupt()
+            try:
+                await asyncio.wait_for(self._until(cell, lambda: cell.replied), GRACE_SECONDS)
+            except TimeoutError:
+                await self._kill("it did not react to an interrupt")
+                return "timed_out", _lost("the cell ran too long and did not react to an interrupt")
+        if self._death:
+            return "died", _lost(self._death)
+        try:
+            await asyncio.wait_for(self._until(cell, lambda: cell.report is not None), REPORT_SECONDS)
+        except TimeoutError:
+            await self._kill("its own functions were damaged")
+            return "died", _lost("the cell damaged the functions of the REPL itself")
+        if timed_out:
+            return "timed_out", ""
+        return ("ok" if cell.reply and cell.reply.content.get("status") == "ok" else "error"), ""
+
+    async def _until(self, cell: _Cell, condition: Callable[[], bool]) -> None:
+        while not (condition() or self._death):
+            cell.changed.clear()
+            await cell.changed.wait()
+
+    async def interrupt(self) -> None:
+        """Interrupt the running cell, if there is one."""
+        if self._cell is not None and self.alive:
+            await self._transport.interrupt()
+
+    async def close(self) -> None:
+        """End the kernel and what it started."""
+        self._open = False
+        await self._transport.close()
+
+    async def _kill(self, cause: str) -> None:
+        self._death = self._death or cause
+        await self._transport.close()
+
+    # Messages ---------------------------------------------------------------------------------------
+
+    def _died(self, cause: str) -> None:
+        self._death = cause
+        if self._cell is not None:
+            self._cell.changed.set()
+
+    def _receive(self, message: JupyterMessage) -> None:
+        """Take one message from the kernel. It is guest data: nothing in it may raise here."""
+        cell = self._cell
+        if message.channel == "iopub":
+            self._heard.set()
+        if cell is None or message.parent_id != cell.id:
+            return
+        try:
+            if message.channel == "iopub":
+                self._receive_iopub(cell, message)
+            elif message.channel == "stdin" and message.type == "input_request":
+                self._receive_stdin(cell, message)
+            elif message.channel == "shell" and message.type == "execute_reply":
+                cell.reply = message
+                cell.changed.set()
+        except (KeyError, TypeError, ValueError, AttributeError, WireError):
+            return  # Malformed: a kernel that sends nonsense is not answered.
+
+    def _receive_iopub(self, cell: _Cell, message: JupyterMessage) -> None:
+        content = message.content
+        if message.type == "status":
+            if content["execution_state"] == "idle":
+                cell.idle = True
+                cell.changed.set()
+        elif message.type == "stream":
+            self._put_out(cell, Output("stderr" if content["name"] == "stderr" else "stdout", content["text"]))
+        elif message.type in ("execute_result", "display_data"):
+            data = {mime: _mime_text(value) for mime, value in content["data"].items()}
+            kind: OutputKind = "result" if message.type == "execute_result" else "display"
+            self._put_out(cell, Output(kind, data.pop("text/plain", ""), data))
+        elif message.type == "error":
+            trace = _ANSI.sub("", "\n".join(content["traceback"]))
+            self._put_out(cell, Output("error", trace, name=content["ename"], value=content["evalue"]))
+        elif message.type == "rlm_request":
+            frames = list(message.buffers)
+            for text, count in content["envelopes"]:
+                mine, frames = frames[:count], frames[count:]
+                with suppress(WireError):
+                    self._take(cell, wire.parse(text, mine), self._answer_on_control)
+
+    def _receive_stdin(self, cell: _Cell, message: JupyterMessage) -> None:
+        try:
+            envelope = wire.parse(message.content["prompt"], message.buffers)
+        except WireError as error:
+            # A bare input(): nobody is there to type. Or an envelope with a fault, whose id may be known.
+            id_ = _id_of(message.content["prompt"])
+            value = "" if id_ is None else json.dumps(wire.encode_reply(id_, _refused(error)))
+            self._transport.send("stdin", "input_reply", {"value": value}, parent=message)
+            return
+
+        def answer(reply: dict[str, Any]) -> None:
+            self._transport.send("stdin", "input_reply", {"value": json.dumps(reply)}, parent=message)
+
+        self._take(cell, envelope, answer)
+
+    def _answer_on_control(self, reply: dict[str, Any]) -> None:
+        # Replies of one tick of the loop share a message.
+        self._replies.append(reply)
+        if len(self._replies) == 1:
+            asyncio.get_running_loop().call_soon(self._flush_replies)
+
+    def _flush_replies(self) -> None:
+        replies, self._replies = self._replies, []
+        if self.alive:
+            self._transport.send("control", "rlm_reply", {"replies": replies})
+
+    def _put_out(self, cell: _Cell, output: Output) -> None:
+        # The guest has cut the output already; a hostile kernel has not.
+        size = len(output.text) + sum(map(len, output.data.values())) // 100
+        if cell.room <= 0:
+            return
+        cell.room -= size
+        if cell.room <= 0 and output.kind in ("stdout", "stderr"):
+            output = Output(output.kind, output.text[: cell.room + size], dropped=-cell.room)
+        cell.outputs.append(output)
+        if cell.on_output is not None:
+            cell.on_output(output)
+
+    # Calls ------------------------------------------------------------------------------------------
+
+    def _take(
+        self, cell: _Cell, envelope: wire.Envelope, answer: Callable[[dict[str, Any]], None]
+    ) -> None:
+        body = envelope.body
+        if isinstance(body, wire.Hello):
+            self._transport.send("control", "rlm_probe", {})
+            answer(wire.encode_reply(envelope.id, None))
+        elif isinstance(body, wire.Ready):
+            self._ready = body
+            answer(wire.encode_reply(envelope.id, None))
+        elif isinstance(body, wire.CellReport):
+            cell.report = body
+            cell.changed.set()
+        elif isinstance(body, wire.Abandon):
+            task = cell.calls.get(body.call)
+            if task is not None:
+                task.cancel()
+        elif isinstance(body, wire.Put):
+            answer(wire.encode_reply(envelope.id, self._store(cell, body)))
+        elif envelope.id not in cell.calls:
+            cell.calls[envelope.id] = asyncio.create_task(self._answer(cell, envelope.id, body, answer))
+
+    async def _answer(
+        self,
+        cell: _Cell,
+        id_: str,
+        body: Call | wire.RLMItems,
+        answer: Callable[[dict[str, Any]], None],
+    ) -> None:
+        contexts: list[Context] = []
+        outcome: Any
+        try:
+            call = self._with_contexts(cell, body, contexts) if isinstance(body, wire.RLMItems) else body
+            outcomes = await cell.on_call(call)
+            batched = getattr(call, "batched", False)
+            outcome = wire.slots(outcomes) if batched else outcomes[0]
+        except CallError as error:
+            outcome = error
+        except asyncio.CancelledError:
+            answer(wire.encode_reply(id_, CallError("the run or the cell was stopped", kind="cancelled")))
+            raise
+        except WireError as error:
+            outcome = _refused(error)
+        except Exception:  # noqa: BLE001  an edge: its text may hold what model-written code must not know
+            outcome = CallError("the host failed to answer; see the run's trace", kind="internal")
+        finally:
+            for context in contexts:
+                context.release()
+        answer(wire.encode_reply(id_, outcome))
+
+    def _with_contexts(self, cell: _Cell, body: wire.RLMItems, contexts: list[Context]) -> RLMQuery:
+        items = []
+        for query, ref in body.items:
+            context = None
+            if ref is not None:
+                if ref.data is not None:
+                    path = self._new_file(cell, len(ref.data))
+                    path.write_bytes(ref.data)
+                elif ref.blob in cell.uploads:
+                    path = cell.uploads.pop(ref.blob)[0]
+                else:
+                    raise CallError(f"no upload of number {ref.blob!r}", kind="bad_request")
+                context = Context.spooled("context", ref.format, path, _context_info(ref.info))
+                contexts.append(context)
+            items.append((query, context))
+        return RLMQuery(tuple(items), batched=body.batched, model=body.model)
+
+    def _store(self, cell: _Cell, piece: wire.Put) -> CallError | None:
+        if piece.blob not in cell.uploads and piece.number == 0:
+            cell.uploads[piece.blob] = (self._new_file(cell, 0), 0)
+        path, number = cell.uploads.get(piece.blob, (None, -1))
+        if path is None or piece.number != number:
+            return CallError("pieces of an upload must come in order", kind="bad_request")
+        cell.uploaded += len(piece.data)
+        if cell.uploaded > UPLOAD_BYTES:
+            return CallError(f"a cell may send up {UPLOAD_BYTES:,} bytes of contexts", kind="bad_request")
+        with path.open("ab") as file:
+            file.write(piece.data)
+        cell.uploads[piece.blob] = (path, number + 1)
+        return None
+
+    def _new_file(self, cell: _Cell, size: int) -> Path:
+        cell.uploaded += size
+        if cell.uploaded > UPLOAD_BYTES:
+            raise CallError(f"a cell may send up {UPLOAD_BYTES:,} bytes of contexts", kind="bad_request")
+        return Path(self._transport.folder) / f"up-{os.urandom(8).hex()}"
+
+    async def _drop_calls(self, cell: _Cell) -> None:
+        tasks = [task for task in cell.calls.values() if not task.done()]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.gather(*tasks, return_exceptions=True)
+        for path, _ in cell.uploads.values():
+            path.unlink(missing_ok=True)
+        cell.uploads.clear()
+
+
+async def _no_calls(call: Call) -> Sequence[Any]:
+    raise CallError("calls are not answered before the run starts", kind="bad_request")
+
+
+def _execute(code: str, *, silent: bool) -> dict[str, Any]:
+    return {
+        "code": code,
+        "silent": silent,
+        "store_history": not silent,
+        "user_expressions": {},
+        "allow_stdin": True,
+        "stop_on_error": False,
+    }
+
+
+def _start_failure(reply: Any, contexts: Sequence[Context]) -> KernelStartError | ContextError:
+    error = f"{reply.get('ename', 'unknown error')}: {str(reply.get('evalue', ''))[:500]}"
+    names = ", ".join(context.name for context in contexts)
+    if reply.get("ename") in ("DecodeError", "MemoryError", "ModuleNotFoundError") and contexts:
+        return ContextError(
+            f"the kernel could not load {names}: {error}",
+            hint="the kernel's Python must have the packages that the context needs, and the memory",
+        )
+    return KernelStartError(
+        f"the kernel started, but could not be prepared: {error}", hint="see `jupyter rlm doctor`"
+    )
+
+
+def _lost(cause: str) -> str:
+    return f"The kernel ended: {cause}."
+
+
+def _refused(error: WireError) -> CallError:
+    return CallError(f"the request was refused: {error}", kind="bad_request")
+
+
+def _id_of(text: Any) -> str | None:
+    try:
+        id_ = json.loads(text)["id"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return id_ if isinstance(id_, str) and len(id_) <= wire.MAX_ID else None
+
+
+def _mime_text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and all(isinstance(each, str) for each in value):
+        return "".join(value)
+    return json.dumps(value)
+
+
+def _joined(outputs: Sequence[Output]) -> tuple[Output, ...]:
+    """Join neighbouring pieces of one stream, as a notebook shows them."""
+    result: list[Output] = []
+    pieces: list[str] = []
+    for output in outputs:
+        last = result[-1] if result else None
+        if last is not None and last.kind == output.kind and output.kind in ("stdout", "stderr"):
+            pieces.append(output.text)
+            result[-1] = Output(output.kind, "", dropped=last.dropped + output.dropped)
+            continue
+        if pieces and last is not None:
+            result[-1] = Output(last.kind, "".join(pieces), last.data, last.name, last.value, last.dropped)
+        pieces = [output.text]
+        result.append(output)
+    if pieces and result:
+        last = result[-1]
+        result[-1] = Output(last.kind, "".join(pieces), last.data, last.name, last.value, last.dropped)
+    return tuple(result)
+
+
+def _context_info(info: Any) -> ContextInfo:
+    """Read the guest's description of a sub-context, capped: it goes into the child's prompt only."""
+    size = info.get("size")
+    return ContextInfo(
+        name="context",
+        type=str(info.get("type", "object"))[:100],
+        size=size if isinstance(size, int) and not isinstance(size, bool) and size >= 0 else 0,
+        unit=str(info.get("unit", ""))[:20],
+        description=str(info.get("description", ""))[:4000],
+    )

@@ -1,0 +1,171 @@
+"""One run from the command line: contexts in, a live view, the answer out, a trajectory left behind.
+
+The live view ends with the answer and goes to stdout. With ``--quiet`` there is no view and stdout holds the
+answer alone; with ``--json`` the view goes to stderr and stdout holds one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import secrets
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .cli import complain
+from .config import Setting, resolve
+from .errors import ContextError
+
+if TYPE_CHECKING:
+    from .answer import Answer
+    from .events import Event, RunStatus
+    from .models.prices import Price
+    from .rlm import RLM
+    from .trace.console import ConsoleReader
+    from .trace.jsonl import JsonlWriter
+
+__all__ = ["ask", "build", "run", "settings_of"]
+
+_OPTIONS = (
+    *("model", "sub_model", "base_url", "repl", "max_depth", "max_iterations", "cell_timeout"),
+    *("budget_usd", "budget_tokens", "budget_calls", "budget_seconds", "budget_errors"),
+)
+
+
+def run(args: argparse.Namespace) -> RunStatus:
+    """Answer ``args.question`` over ``args.context``; return the outcome."""
+    settings = settings_of(args)
+    prices = prices_of(args.price)
+    with build(settings, prices) as rlm:
+        contexts = _read_contexts(args.context)
+        return ask(rlm, args, args.question.strip(), contexts, settings).status
+
+
+def settings_of(args: argparse.Namespace) -> dict[str, Setting]:
+    """Return every setting, the options in ``args`` among them."""
+    return resolve({name: getattr(args, name) for name in _OPTIONS})
+
+
+def prices_of(given: Sequence[tuple[str, tuple[str, ...]]]) -> dict[str, Price]:
+    """Return the prices given as (model, USD per million tokens: input, output, cached input)."""
+    from .models.prices import Price  # noqa: PLC0415  on use
+
+    return {model: Price(*map(Decimal, amounts)) for model, amounts in given}
+
+
+def build(settings: Mapping[str, Setting], prices: Mapping[str, Price]) -> RLM:
+    """Make the `RLM` that ``settings`` describe."""
+    from .ledger import Budget  # noqa: PLC0415  heavy
+    from .rlm import RLM  # noqa: PLC0415  heavy
+
+    caps = {
+        name.removeprefix("budget_"): setting.value
+        for name, setting in settings.items()
+        if name.startswith("budget_") and setting.value is not None
+    }
+    names = (
+        "model",
+        "sub_model",
+        "base_url",
+        "api_key",
+        "repl",
+        "max_depth",
+        "max_iterations",
+        "cell_timeout",
+    )
+    return RLM(
+        **{name: settings[name].value for name in names},
+        budget=Budget(**caps) if caps else None,
+        prices=prices or None,
+    )
+
+
+def ask(
+    rlm: RLM,
+    args: argparse.Namespace,
+    question: str,
+    contexts: Mapping[str, Any],
+    settings: Mapping[str, Setting],
+) -> Answer:
+    """Run, show it as ``args`` ask for, print the answer, save the trajectory."""
+    path = None
+    with contextlib.ExitStack() as stack:
+        readers: list[Callable[[Event], None]] = []
+        if not args.quiet:
+            readers.append(stack.enter_context(_view(args)))
+        if not args.no_save:
+            path, writer = _trajectory(args.save, settings)
+            if writer is not None:
+                readers.append(stack.enter_context(writer))
+        answer = rlm.completion(query=question, contexts=dict(contexts), readers=readers)
+    if args.json:
+        _write(json.dumps({**answer.to_json(), "trace": None if path is None else str(path)}, default=repr))
+    elif args.quiet:
+        _write(answer.text)
+    elif path is not None:
+        _write(f"Trajectory: {path}")
+    if not answer:
+        complain(f"{answer.status}: {answer.reason or 'no answer'}", _HINTS.get(str(answer.status), ""))
+    return answer
+
+
+_HINTS = {
+    "exhausted": "what is printed is a best effort; --iterations allows more turns",
+    "over_budget": "the --budget options raise the caps; the trajectory holds what was found so far",
+    "timed_out": "--budget-seconds allows more time; the trajectory holds what was found so far",
+    "failed": "`jupyter rlm doctor --endpoint` checks kernel and endpoint",
+}
+
+
+def _view(args: argparse.Namespace) -> ConsoleReader:
+    from rich.console import Console  # noqa: PLC0415  heavy
+
+    from .trace.console import ConsoleReader  # noqa: PLC0415  heavy
+
+    return ConsoleReader(Console(stderr=args.json), plain=args.plain)
+
+
+def _trajectory(save: str | None, settings: Mapping[str, Setting]) -> tuple[Path | None, JsonlWriter | None]:
+    """Open the trajectory. A run goes on without one, and says so."""
+    from .trace.jsonl import JsonlWriter  # noqa: PLC0415  on use
+
+    name = f"{time.strftime('%Y%m%dT%H%M%S')}-{secrets.token_hex(3)}.jsonl"
+    path = Path(save) if save else Path(".rlm", "traces", name)
+    key = settings["api_key"].value
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path, JsonlWriter(path, secrets=[key] if key else [])
+    except OSError as error:
+        complain(f"the trajectory can't be written to {path}: {error.strerror}", "the run goes on without it")
+        return None, None
+
+
+def _read_contexts(given: Sequence[str]) -> dict[str, Any]:
+    """Return the contexts by name; paths given without a name are `context` together."""
+    from .context import read_paths  # noqa: PLC0415  on use
+
+    patterns: dict[str, list[str]] = {}
+    for item in given:
+        name, equals, path = item.partition("=")
+        named = equals and name.isidentifier() and path and not Path(item).exists()
+        patterns.setdefault(name if named else "context", []).append(path if named else item)
+    if sum(paths.count("-") for paths in patterns.values()) > 1:
+        raise ContextError("standard input is given as a context twice", hint="give --context - once")
+    contexts = {}
+    for name, paths in patterns.items():
+        loaded = read_paths(paths)
+        contexts[name] = loaded.value
+        for note in loaded.notes:
+            sys.stderr.write(f"{name}: {note}\n")
+    return contexts
+
+
+def _write(text: str) -> None:
+    # Lone surrogates in an answer must not end in a traceback.
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(text.encode(encoding, "replace").decode(encoding) + "\n")
