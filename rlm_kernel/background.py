@@ -59,7 +59,7 @@ def _await_end(future: Any) -> None:
 
 
 def _shared_loop() -> asyncio.AbstractEventLoop:
-    global _loop, _owner  # noqa: PLW0603  one for the process, made when it is first needed
+    global _loop, _owner
     with _lock:
         if _loop is None or _owner != os.getpid():
             # Windows' default loop can't watch sockets that are not its own, which ZeroMQ needs.

@@ -86,7 +86,12 @@ def _report(error: BaseException, message: str, hint: str, code: int) -> int:
 
 
 # Hints of the package speak to who writes Python; here its arguments are options.
-_OPTIONS = {"prices=": "--price", "model=": "--model", "base_url=": "--base-url", "api_key=": "OPENAI_API_KEY"}
+_OPTIONS = {
+    "prices=": "--price",
+    "model=": "--model",
+    "base_url=": "--base-url",
+    "api_key=": "OPENAI_API_KEY",
+}
 
 
 def complain(message: str, hint: str = "") -> None:

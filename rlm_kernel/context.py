@@ -23,11 +23,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from .errors import ContextError
+from .events import ContextInfo
 from .guest import codec
 from .guest.codec import EncodeError, Image
 from .guest.describe import describe
-from .errors import ContextError
-from .events import ContextInfo
 
 __all__ = ["RESERVED", "Context", "Loaded", "check_name", "collect", "read_path", "read_paths"]
 

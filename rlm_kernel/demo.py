@@ -60,11 +60,11 @@ def _scripted(args: argparse.Namespace, settings: dict[str, Setting], files: dic
     from .models.server import ScriptedServer  # noqa: PLC0415  heavy
 
     models = {
-        ROOT_MODEL: ScriptedModel("map_reduce", name=ROOT_MODEL),
-        SUB_MODEL: ScriptedModel("reader", name=SUB_MODEL),
+        ROOT_MODEL: ScriptedModel("map_reduce", name=ROOT_MODEL, record=False),
+        SUB_MODEL: ScriptedModel("reader", name=SUB_MODEL, record=False),
     }
     prices = prices_of([*PRICES, *args.price])
-    with _served(ScriptedServer(models)) as base_url:
+    with _served(ScriptedServer(models, record=False)) as base_url:
         local = {"base_url": base_url, "model": ROOT_MODEL, "sub_model": SUB_MODEL}
         for name, value in local.items():
             settings[name] = Setting(name, value, "demo")
@@ -72,11 +72,13 @@ def _scripted(args: argparse.Namespace, settings: dict[str, Setting], files: dic
             _say(
                 f"Models:   scripted, served on {base_url}, as no key is set. They reply by fixed rules; the",
                 "          answer is computed from the text by this run. OPENAI_API_KEY asks a real model.",
-                "Prices:   an override for the scripted models, so that there is a cost; not a real bill.",
                 "",
             )
         with build(settings, prices) as rlm:
-            return ask(rlm, args, QUESTION, {"context": files}, settings).status
+            answer = ask(rlm, args, QUESTION, {"context": files}, settings)
+    if not (args.quiet or args.json):
+        _say("Cost:       by prices set for the scripted models, an override; not a real bill")
+    return answer.status
 
 
 def _asked(args: argparse.Namespace, settings: dict[str, Setting], files: dict[str, str]) -> RunStatus:

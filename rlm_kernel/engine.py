@@ -22,7 +22,6 @@ from .context import Context
 from .errors import BudgetExceededError, CallError, ContextError, KernelError, ModelError
 from .events import (
     CallDelta,
-    CallFinished,
     CallStarted,
     CellFinished,
     CellOutput,
@@ -40,6 +39,7 @@ from .ledger import Ledger
 from .messages import Message, Part, sendable
 from .models.base import Reply, Request
 from .models.plan import ModelPlan
+from .opencall import OpenCall
 from .repl.base import CellResult, FinalAnswer, KernelInfo, SessionFactory
 from .repl.supervisor import Supervisor
 from .subcalls import Place, SubCalls
@@ -126,6 +126,7 @@ class _Run:
         self.draft = ""
         self.words = ""
         self.variables: tuple[str, ...] = ()
+        self.cut_short = False
         self.failed_turns = 0
         self.refused = False
         self.started = time.monotonic()
@@ -206,57 +207,32 @@ class _Run:
 
     async def _request(self) -> str:
         self.ledger.admit()
-        call = f"c{next(self.engine.ids)}"
-        self.emit(
-            CallStarted(
-                run=self.id,
-                call=call,
-                kind="root",
-                turn=self.turn,
-                depth=self.depth,
-                model=self.model.name,
-            )
-        )
-        started = time.monotonic()
         request = Request(
-            self.messages,
+            tuple(self.messages),
             self.engine.plan.options_at(self.depth),
             cache_key=f"rlm-{self.id}",
             timeout=self.ledger.seconds_left,
         )
-        reply: Reply | None = None
-        try:
+        started = CallStarted(
+            run=self.id,
+            call=f"c{next(self.engine.ids)}",
+            kind="root",
+            turn=self.turn,
+            depth=self.depth,
+            model=self.model.name,
+        )
+        with OpenCall(self.engine.emitter, started) as done:
+            reply: Reply | None = None
             async for piece in self._stream(request):
                 if isinstance(piece, str):
-                    self.emit(CallDelta(run=self.id, call=call, text=piece))
+                    self.emit(CallDelta(run=self.id, call=done.call, text=piece))
                 else:
                     reply = piece
             if reply is None:
                 raise RuntimeError(f"the stream of {self.model.name} ended without a reply")
-        except BaseException as error:
-            self.emit(
-                CallFinished(
-                    run=self.id,
-                    call=call,
-                    attempts=getattr(error, "attempts", 1),
-                    seconds=time.monotonic() - started,
-                    error=f"{type(error).__name__}: {error}".rstrip(": "),
-                )
-            )
-            raise
-        self.ledger.record(self.model.name, self.depth, reply.usage)
-        self.emit(
-            CallFinished(
-                run=self.id,
-                call=call,
-                text=reply.text,
-                model=reply.model,
-                usage=reply.usage,
-                finish_reason=reply.finish_reason,
-                attempts=reply.attempts,
-                seconds=time.monotonic() - started,
-            )
-        )
+            self.ledger.record(self.model.name, self.depth, reply.usage)
+            done(reply)
+        self.cut_short = reply.finish_reason == "length"
         return reply.text
 
     async def _stream(self, request: Request) -> AsyncIterator[str | Reply]:
@@ -279,9 +255,13 @@ class _Run:
         """Execute a reply's code, judge its answer, and tell the root what came of it."""
         self._say("assistant", self.words[: reply.invented_at])
         notes = [] if reply.invented_at is None else [prompts.INVENTED_OUTPUT]
+        blocks = reply.blocks
+        if self.cut_short:
+            notes.append(prompts.CUT_REPLY)
+            blocks = tuple(block for block in blocks if block.closed)
         cells: list[feedback.CellFeedback] = []
         final: FinalAnswer | None = None
-        for number, block in enumerate(reply.blocks, 1):
+        for number, block in enumerate(blocks, 1):
             result = await self._execute(block.code, number)
             cells.append(_feedback(number, result))
             final = self._judge(result.final, number, notes)
@@ -291,7 +271,7 @@ class _Run:
             final = await self._judge_text(reply.final, cells, notes)
         if final is not None:
             return final
-        if not reply.blocks and not notes:
+        if not blocks and not notes:
             notes.append(prompts.NO_CODE)
         self._count_failure(cells)
         self._say(
@@ -300,7 +280,7 @@ class _Run:
                 cells,
                 notes,
                 self._status_line(),
-                blocks=len(reply.blocks),
+                blocks=len(blocks),
                 vision=self.settings.vision,
             ),
         )
@@ -376,9 +356,7 @@ class _Run:
 
     async def _child(self, query: str, context: Context | None, call: str, model: str | None) -> str:
         contexts = () if context is None else (context,)
-        child = _Run(
-            self.engine, query, contexts, depth=self.depth + 1, parent=(self.id, call), model=model
-        )
+        child = _Run(self.engine, query, contexts, depth=self.depth + 1, parent=(self.id, call), model=model)
         try:
             answer = await child.answer()
         except ContextError as error:

@@ -160,9 +160,7 @@ class BudgetExceededError(RLMError):
     and ``spent`` are in its unit.
     """
 
-    def __init__(
-        self, cap: str, limit: float, spent: float, *, message: str = "", hint: str = ""
-    ) -> None:
+    def __init__(self, cap: str, limit: float, spent: float, *, message: str = "", hint: str = "") -> None:
         super().__init__(message or f"budget of {limit:g} {cap} reached: {spent:g} spent", hint=hint)
         self.cap = cap
         self.limit = limit

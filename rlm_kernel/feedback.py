@@ -14,8 +14,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .guest.codec import Image
 from .events import CellStatus
+from .guest.codec import Image
 from .messages import ImagePart, Part, TextPart
 from .outputs import Output
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from .events import ContextInfo
 
 __all__ = [
+    "CUT_REPLY",
     "INVENTED_OUTPUT",
     "NO_CODE",
     "REFUSED_FINAL",
@@ -99,6 +100,10 @@ REFUSED_FINAL = (
 REFUSED_UNSEEN = (
     "Note: your answer was not taken, because you gave it before you had seen anything of the context or of "
     "what your code puts out. Look first, then answer."
+)
+CUT_REPLY = (
+    "Note: your reply was cut at its length limit; a block that was not closed did not run. Write less at a "
+    "time."
 )
 INVENTED_OUTPUT = (
     "Note: your reply went on with output that you made up; it was dropped from there on. End your reply "

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from . import background, config
 from .answer import Answer
-from .context import Context, collect
+from .context import collect
 from .engine import Engine, EngineSettings
 from .errors import ConfigError, InputError
-from .events import Emitter, Event, RunFinished
+from .events import Emitter, Event
 from .ledger import Budget, Ledger
 from .models.base import Model, ModelOptions
 from .models.plan import ModelPlan
@@ -35,8 +35,8 @@ class RLM:
 
     Args:
         model: The root model: a name, a `Model`, or a list by depth.
-        sub_model: The model of sub-calls and children: a name, a `Model`, or a list by further depths. Without
-            one, the last of ``model`` does their work.
+        sub_model: The model of sub-calls and children: a name, a `Model`, or a list by further depths.
+            Without one, the last of ``model`` does their work.
         base_url: An OpenAI-compatible endpoint for models given by name.
         api_key: Its key. It stays in this process.
         repl: Where model-written code runs: ``local``, or a factory of sessions.
@@ -67,7 +67,7 @@ class RLM:
         repl: str | SessionFactory | None = None,
         max_depth: int | None = None,
         max_iterations: int | None = None,
-        cell_timeout: float | None | Literal["default"] = "default",
+        cell_timeout: float | Literal["default"] | None = "default",
         budget: Budget | None = None,
         prices: Mapping[str, Price] | None = None,
         options: ModelOptions | Sequence[ModelOptions] = (),
@@ -173,9 +173,7 @@ class RLM:
         save: str | os.PathLike[str] | None = None,
     ) -> Answer:
         """Answer ``query`` and wait for it; see `acompletion`. Readers are called in another thread."""
-        return background.run(
-            self.acompletion(query, context, contexts=contexts, readers=readers, save=save)
-        )
+        return background.run(self.acompletion(query, context, contexts=contexts, readers=readers, save=save))
 
     async def stream(
         self, query: str, context: Any = None, *, contexts: Mapping[str, Any] | None = None

@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
 from typing import Any
 
 from .context import Context
 from .errors import BudgetExceededError, CallError, ContextError, ModelError
-from .events import CallFinished, CallStarted, Emitter
+from .events import CallKind, CallStarted, Emitter
 from .ledger import Ledger
-from .messages import Message, sendable
-from .models.base import Request
+from .messages import Message, Part, sendable
+from .models.base import Reply, Request
 from .models.plan import ModelPlan
+from .opencall import OpenCall
 from .prompts import sub_prompt
-from .repl.base import BudgetQuery, Call, LLMQuery, RLMQuery
+from .repl.base import BudgetQuery, Call, LLMQuery
 from .usage import Usage
 
 __all__ = ["Place", "SubCalls"]
@@ -33,12 +34,14 @@ PLAIN_CONTEXT_CHARS = 2_000_000
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where calls come from: the run, its depth, and the turn and cell that are being executed."""
+    """Where a call comes from: the run, its depth, the turn and the cell; in a batch, which one and where."""
 
     run: str
     depth: int
     turn: int
     cell: str
+    batch: str | None = None
+    index: int = 0
 
 
 Child = Callable[[str, Context | None, str, str | None], Awaitable[str]]
@@ -63,153 +66,79 @@ class SubCalls:
         if isinstance(call, BudgetQuery):
             return [self._ledger.left()]
         if isinstance(call, LLMQuery):
-            return await self._ask_all(call, place)
-        return await self._ask_children(call, place)
-
-    async def _ask_all(self, call: LLMQuery, place: Place) -> Sequence[Any | CallError]:
-        batch = f"b{next(self._ids)}" if call.batched else None
+            asked = [partial(self._ask, prompt, call.model, call.schema) for prompt in call.prompts]
+        else:
+            asked = [partial(self._ask_child, query, context, call.model) for query, context in call.items]
         if not call.batched:
-            return [await self._ask(call, call.prompts[0], place, batch, 0)]
-        return await asyncio.gather(
-            *(self._ask(call, prompt, place, batch, index) for index, prompt in enumerate(call.prompts))
-        )
-
-    async def _ask(
-        self, call: LLMQuery, prompt: Any, place: Place, batch: str | None, index: int
-    ) -> Any | CallError:
-        depth = place.depth + 1
-        try:
-            model = self._plan.at(depth, call.model)
-            if not prompt:
-                raise CallError("the prompt is empty", kind="bad_request")
-            self._ledger.admit()
-        except BudgetExceededError as error:
-            return CallError(str(error), kind="budget")
-        except CallError as error:
-            return error
-        id_ = f"c{next(self._ids)}"
-        message: Message = {"role": "user", "content": sendable(prompt)}
-        self._emitter.emit(
-            CallStarted(
-                run=place.run,
-                call=id_,
-                kind="llm_query",
-                turn=place.turn,
-                depth=depth,
-                model=model.name,
-                cell=place.cell,
-                batch=batch,
-                index=index,
-                messages=(message,),
-            )
-        )
-        started = time.monotonic()
-        request = Request(
-            [message],
-            self._plan.options_at(depth),
-            schema=call.schema,
-            timeout=self._ledger.seconds_left,
-        )
-        try:
-            reply = await model.reply(request)
-        except ModelError as error:
-            self._finish(place, id_, started, error=error, attempts=error.attempts)
-            return CallError(str(error), kind="model")
-        except BaseException as error:
-            self._finish(place, id_, started, error=error)
-            raise
-        self._ledger.record(model.name, depth, reply.usage)
-        self._emitter.emit(
-            CallFinished(
-                run=place.run,
-                call=id_,
-                text=reply.text,
-                model=reply.model,
-                usage=reply.usage,
-                finish_reason=reply.finish_reason,
-                attempts=reply.attempts,
-                seconds=time.monotonic() - started,
-            )
-        )
-        return reply.text if call.schema is None else _value(reply.text)
-
-    def _finish(
-        self, place: Place, id_: str, started: float, *, error: BaseException, attempts: int = 1
-    ) -> None:
-        self._emitter.emit(
-            CallFinished(
-                run=place.run,
-                call=id_,
-                usage=Usage(),
-                attempts=attempts,
-                seconds=time.monotonic() - started,
-                error=f"{type(error).__name__}: {error}".rstrip(": "),
-            )
-        )
-
-    async def _ask_children(self, call: RLMQuery, place: Place) -> Sequence[Any | CallError]:
-        batch = f"b{next(self._ids)}" if call.batched else None
+            return [await self._or_error(asked[0], place)]
+        batch = f"b{next(self._ids)}"
         return await asyncio.gather(
             *(
-                self._ask_child(query, context, call.model, place, batch, index)
-                for index, (query, context) in enumerate(call.items)
+                self._or_error(each, replace(place, batch=batch, index=index))
+                for index, each in enumerate(asked)
             )
         )
 
-    async def _ask_child(
-        self,
-        query: str,
-        context: Context | None,
-        name: str | None,
-        place: Place,
-        batch: str | None,
-        index: int,
-    ) -> str | CallError:
-        if self._child is None:
-            try:
-                prompt = _plain_prompt(query, context)
-            except CallError as error:
-                return error
-            plain = LLMQuery((prompt,), model=name)
-            answer: str | CallError = await self._ask(plain, prompt, place, batch, index)
-            return answer
+    async def _or_error(self, ask: Callable[[Place], Awaitable[Any]], place: Place) -> Any | CallError:
+        """Return a reply, or what the cell may know of why there is none."""
         try:
-            model = self._plan.at(place.depth + 1, name)
-            self._ledger.check()
+            return await ask(place)
+        except CallError as error:
+            return error
         except BudgetExceededError as error:
             return CallError(str(error), kind="budget")
-        except CallError as error:
-            return error
-        id_ = f"c{next(self._ids)}"
-        self._emitter.emit(
+        except ModelError as error:
+            return CallError(str(error), kind="model")
+
+    async def _ask(
+        self,
+        prompt: str | list[Part],
+        name: str | None,
+        schema: Mapping[str, Any] | None,
+        place: Place,
+    ) -> Any:
+        if not prompt:
+            raise CallError("the prompt is empty", kind="bad_request")
+        depth = place.depth + 1
+        model = self._plan.at(depth, name)
+        self._ledger.admit()
+        message: Message = {"role": "user", "content": sendable(prompt)}
+        request = Request(
+            [message], self._plan.options_at(depth), schema=schema, timeout=self._ledger.seconds_left
+        )
+        with self._call("llm_query", model.name, message, place) as done:
+            reply = await model.reply(request)
+            self._ledger.record(model.name, depth, reply.usage)
+            done(reply)
+        return reply.text if schema is None else _value(reply.text)
+
+    async def _ask_child(self, query: str, context: Context | None, name: str | None, place: Place) -> Any:
+        if self._child is None:
+            return await self._ask(_plain_prompt(query, context), name, None, place)
+        model = self._plan.at(place.depth + 1, name)
+        self._ledger.check()
+        message: Message = {"role": "user", "content": sendable(query)}
+        with self._call("rlm_query", model.name, message, place) as done:
+            text = await self._child(query, context, done.call, name)
+            done(Reply(text, Usage(), model.name, finish_reason=""))
+        return text
+
+    def _call(self, kind: CallKind, model: str, message: Message, place: Place) -> OpenCall:
+        return OpenCall(
+            self._emitter,
             CallStarted(
                 run=place.run,
-                call=id_,
-                kind="rlm_query",
+                call=f"c{next(self._ids)}",
+                kind=kind,
                 turn=place.turn,
                 depth=place.depth + 1,
-                model=model.name,
+                model=model,
                 cell=place.cell,
-                batch=batch,
-                index=index,
-                messages=({"role": "user", "content": query},),
-            )
+                batch=place.batch,
+                index=place.index,
+                messages=(message,),
+            ),
         )
-        started = time.monotonic()
-        try:
-            text = await self._child(query, context, id_, name)
-        except CallError as error:
-            self._finish(place, id_, started, error=error)
-            return error
-        except BaseException as error:
-            self._finish(place, id_, started, error=error)
-            raise
-        self._emitter.emit(
-            CallFinished(
-                run=place.run, call=id_, text=text, model=model.name, seconds=time.monotonic() - started
-            )
-        )
-        return text
 
 
 def _plain_prompt(query: str, context: Context | None) -> str:
@@ -236,8 +165,8 @@ def _plain_prompt(query: str, context: Context | None) -> str:
     return sub_prompt(query, text)
 
 
-def _value(text: str) -> Mapping[str, Any] | Any | CallError:
+def _value(text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
-        return CallError(f"the reply is not the JSON asked for: {text[:200]!r}", kind="model")
+        raise CallError(f"the reply is not the JSON asked for: {text[:200]!r}", kind="model") from None

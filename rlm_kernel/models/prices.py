@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from decimal import Decimal, InvalidOperation
 from fnmatch import fnmatchcase
+from functools import cache
+from typing import Any
 
 from ..errors import ConfigError
 from ..usage import Usage
@@ -86,18 +88,26 @@ def own_price(model: str, overrides: Mapping[str, Price]) -> Price | None:
 
 
 def _listed(usage: Usage, model: str, provider_url: str | None) -> Decimal | None:
-    try:
-        import genai_prices  # noqa: PLC0415  an extra, imported on use
-    except ImportError:
+    genai_prices = _price_list()
+    if genai_prices is None:
         return None
     counted = genai_prices.Usage(
         input_tokens=usage.input_tokens,
         cache_read_tokens=usage.cached_tokens,
         output_tokens=usage.output_tokens,
     )
+    where = {} if provider_url is None else {"provider_api_url": provider_url}
     try:
-        if provider_url is None:
-            return genai_prices.calc_price(counted, model).total_price
-        return genai_prices.calc_price(counted, model, provider_api_url=provider_url).total_price
+        return Decimal(genai_prices.calc_price(counted, model, **where).total_price)
     except LookupError:
         return None
+
+
+@cache
+def _price_list() -> Any | None:
+    """Return the extra's module, or None; looking in vain for each request would cost more than the rest."""
+    try:
+        import genai_prices  # noqa: PLC0415  an extra, imported on use
+    except ImportError:
+        return None
+    return genai_prices

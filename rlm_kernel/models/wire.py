@@ -55,6 +55,11 @@ class Endpoint:
         """Whether this is OpenAI's own endpoint."""
         return urlsplit(self.base_url).hostname == "api.openai.com"
 
+    @property
+    def is_loopback(self) -> bool:
+        """Whether this machine itself is asked: no proxy stands between."""
+        return urlsplit(self.base_url).hostname in ("localhost", "127.0.0.1", "::1")
+
     @cached_property
     def place(self) -> str:
         """The endpoint as messages name it."""
@@ -169,7 +174,7 @@ class Connections:
     def _open_session(self) -> aiohttp.ClientSession:
         import aiohttp  # noqa: PLC0415  on use
 
-        self._proxy = _proxy(self.endpoint.base_url)
+        self._proxy = None if self.endpoint.is_loopback else _proxy(self.endpoint.base_url)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),
             headers=self.endpoint.headers,
@@ -190,6 +195,7 @@ class Connections:
             default_headers=dict(self.endpoint.headers),
             max_retries=0,
             timeout=openai.Timeout(None, connect=CONNECT_SECONDS),
+            http_client=openai.DefaultAsyncHttpxClient(trust_env=not self.endpoint.is_loopback),
         )
         client.organization = client.project = None
         self._client = client

@@ -32,10 +32,39 @@ from .transport import Channel, JupyterMessage
 __all__ = ["ENVIRONMENT", "LocalTransport"]
 
 ENVIRONMENT = frozenset(
-    "PATH HOME USER LOGNAME SHELL LANG LANGUAGE TZ TMPDIR TEMP TMP PYTHONPATH PYTHONHOME VIRTUAL_ENV "
-    "CONDA_PREFIX LD_LIBRARY_PATH DYLD_LIBRARY_PATH OMP_NUM_THREADS OPENBLAS_NUM_THREADS MKL_NUM_THREADS "
-    "MPLCONFIGDIR SYSTEMROOT SYSTEMDRIVE WINDIR COMSPEC PATHEXT APPDATA LOCALAPPDATA USERPROFILE "
-    "NUMBER_OF_PROCESSORS PROCESSOR_ARCHITECTURE".split()
+    [
+        "PATH",
+        "HOME",
+        "USER",
+        "LOGNAME",
+        "SHELL",
+        "LANG",
+        "LANGUAGE",
+        "TZ",
+        "TMPDIR",
+        "TEMP",
+        "TMP",
+        "PYTHONPATH",
+        "PYTHONHOME",
+        "VIRTUAL_ENV",
+        "CONDA_PREFIX",
+        "LD_LIBRARY_PATH",
+        "DYLD_LIBRARY_PATH",
+        "OMP_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+        "MKL_NUM_THREADS",
+        "MPLCONFIGDIR",
+        "SYSTEMROOT",
+        "SYSTEMDRIVE",
+        "WINDIR",
+        "COMSPEC",
+        "PATHEXT",
+        "APPDATA",
+        "LOCALAPPDATA",
+        "USERPROFILE",
+        "NUMBER_OF_PROCESSORS",
+        "PROCESSOR_ARCHITECTURE",
+    ]
 )
 """The variables of this process that a kernel gets, besides those whose name starts with ``LC_``."""
 
@@ -44,6 +73,7 @@ MESSAGES_A_TICK = 200
 OWN_KERNEL = "rlm-local"
 CLOSE_SECONDS = 5.0
 POLL_SECONDS = 0.05
+REAP_SECONDS = 0.01
 _ARGV = [
     sys.executable,
     "-m",
@@ -159,7 +189,7 @@ class LocalTransport:
             else:
                 # ipykernel sends input requests to the identity that the execute request came from.
                 socket.identity = manager.session.bsession
-            socket.connect(manager._make_url(channel))  # noqa: SLF001
+            socket.connect(manager._make_url(channel))
             assert self._loop is not None
             self._loop.add_reader(socket.fd, self._pump, channel)
 
@@ -298,11 +328,19 @@ class LocalTransport:
         try:
             if process is not None and self._manager is not None:
                 _kill(process)
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._gone.wait(), CLOSE_SECONDS)
-                await self._manager.provisioner.cleanup()
+                # A run that is cancelled while it closes must not leave a zombie.
+                await asyncio.shield(self._reap(process))
         finally:
             shutil.rmtree(self.folder, ignore_errors=True)
+
+    async def _reap(self, process: subprocess.Popen[bytes]) -> None:
+        for _ in range(int(CLOSE_SECONDS / REAP_SECONDS)):
+            if process.poll() is not None:
+                break
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._gone.wait(), REAP_SECONDS)
+        if isinstance(self._watch, asyncio.Task):
+            self._watch.cancel()
 
 
 def _addresses(folder: str) -> dict[str, str]:

@@ -229,7 +229,9 @@ class JupyterSession:
                 cell.idle = True
                 cell.changed.set()
         elif message.type == "stream":
-            self._put_out(cell, Output("stderr" if content["name"] == "stderr" else "stdout", content["text"]))
+            self._put_out(
+                cell, Output("stderr" if content["name"] == "stderr" else "stdout", content["text"])
+            )
         elif message.type in ("execute_result", "display_data"):
             data = {mime: _mime_text(value) for mime, value in content["data"].items()}
             kind: OutputKind = "result" if message.type == "execute_result" else "display"
@@ -284,9 +286,7 @@ class JupyterSession:
 
     # Calls ------------------------------------------------------------------------------------------
 
-    def _take(
-        self, cell: _Cell, envelope: wire.Envelope, answer: Callable[[dict[str, Any]], None]
-    ) -> None:
+    def _take(self, cell: _Cell, envelope: wire.Envelope, answer: Callable[[dict[str, Any]], None]) -> None:
         body = envelope.body
         if isinstance(body, wire.Hello):
             self._transport.send("control", "rlm_probe", {})

@@ -196,9 +196,7 @@ def _prompt(value: Any, frames: Sequence[memoryview | bytes]) -> str | list[Part
 
 def _part(value: Any, frames: Sequence[memoryview | bytes]) -> Part:
     if isinstance(value, dict) and isinstance(value.get("image"), str) and value.get("mime") in _IMAGE_TYPES:
-        return ImagePart(
-            type="image_url", image_url={"url": f"data:{value['mime']};base64,{value['image']}"}
-        )
+        return ImagePart(type="image_url", image_url={"url": f"data:{value['mime']};base64,{value['image']}"})
     text = _prompt(value, frames)
     if not isinstance(text, str):
         raise WireError("a part of a prompt must be a text or an image")

@@ -61,4 +61,3 @@ async def open_repl(*contexts, settings=None, **options):
         yield Repl(session)
     finally:
         await session.close()
-

@@ -57,10 +57,16 @@ async def test_long_and_odd_texts_arrive_whole(repl):
 
 
 async def test_an_image_in_a_prompt_becomes_a_part(repl):
-    await repl.run("from rlm_guest.codec import Image\nllm_query(['what is it?', Image(bytes.fromhex('%s'), 'image/png')])" % PNG)
+    await repl.run(
+        "from rlm_guest.codec import Image\nllm_query(['what is it?', Image(bytes.fromhex('%s'), 'image/png')])"
+        % PNG
+    )
     (prompt,) = repl.calls[0].prompts
     url = "data:image/png;base64," + base64.b64encode(bytes.fromhex(PNG)).decode()
-    assert prompt == [{"type": "text", "text": "what is it?"}, {"type": "image_url", "image_url": {"url": url}}]
+    assert prompt == [
+        {"type": "text", "text": "what is it?"},
+        {"type": "image_url", "image_url": {"url": url}},
+    ]
 
 
 @pytest.mark.parametrize("size", [10, 300_000, 9_000_000], ids=["inline", "one piece", "pieces"])
@@ -230,7 +236,9 @@ async def test_forged_envelopes_are_refused_and_do_no_harm(repl):
         json.dumps({"rlm": 2, "id": "x", "op": "budget"}),
         json.dumps({"rlm": 1, "id": "y" * 1000, "op": "budget"}),
         json.dumps({"rlm": 1, "id": "x", "op": "llm_query", "prompt": {"$frame": 99}}),
-        json.dumps({"rlm": 1, "id": "x", "op": "rlm_query", "item": {"query": "q", "context": {"blob": "b"}}}),
+        json.dumps(
+            {"rlm": 1, "id": "x", "op": "rlm_query", "item": {"query": "q", "context": {"blob": "b"}}}
+        ),
         json.dumps({"rlm": 1, "id": "x", "op": "cell", "final": "text", "variables": 3}),
         "[" * 100_000,
     ]

@@ -112,7 +112,7 @@ SMALL = GuestSettings(head=100, tail=50, displays=3, image_bytes=1000)
     [
         "print('<' + 'x' * 5000 + '>')",
         "import sys\nfor c in '<' + 'x' * 5000 + '>':\n    sys.stdout.write(c)\nprint()",
-        "import os\n_ = os.system('printf \"<\"; head -c 5000 /dev/zero | tr \"\\\\\\\\0\" x; echo \">\"')",
+        'import os\n_ = os.system(\'printf "<"; head -c 5000 /dev/zero | tr "\\\\\\\\0" x; echo ">"\')',
         "import os\n_ = os.write(1, b'<' + b'x' * 5000 + b'>\\n')",
     ],
     ids=["one write", "many writes", "subprocess", "descriptor"],

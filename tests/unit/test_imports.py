@@ -24,7 +24,7 @@ LAYERS = (
     ("events", "config", "models.base"),
     ("ledger", "context", "dialect", "prompts", "feedback", "answer", "trace"),
     ("models", "repl"),
-    ("engine", "subcalls"),
+    ("engine", "opencall", "subcalls"),
     ("rlm", "background"),
     ("",),  # the package itself names the facade
     ("kernels", "notebook", "service", "bench", "compat", "terminal", "demo", "doctor", "cli"),
@@ -33,7 +33,7 @@ LAYERS = (
 PURE = (
     *("errors", "usage", "messages", "outputs", "guest"),
     *("events", "config", "models.base"),
-    *("ledger", "context", "dialect", "prompts", "feedback", "answer", "engine", "subcalls"),
+    *("ledger", "context", "dialect", "prompts", "feedback", "answer", "engine", "opencall", "subcalls"),
 )
 HEAVY = {
     *(

@@ -19,7 +19,19 @@ JSON = st.recursive(
 )
 OPS = ["llm_query", "llm_query_batched", "rlm_query", "rlm_query_batched", "budget", "hello", "ready"]
 OPS += ["cell", "put", "abandon", "other"]
-KEYS = ["prompt", "prompts", "item", "items", "model", "schema", "final", "variables", "blob", "number", "frames"]
+KEYS = [
+    "prompt",
+    "prompts",
+    "item",
+    "items",
+    "model",
+    "schema",
+    "final",
+    "variables",
+    "blob",
+    "number",
+    "frames",
+]
 
 
 def envelope(**fields):

@@ -1,0 +1,1 @@
+"""The processes of kernels that this package starts: how they are confined, guarded and forked."""

@@ -1,0 +1,106 @@
+"""The fork server: a process that has imported ipykernel once and forks into kernels.
+
+It is started with a clean environment, so that no key was ever in its memory. It stays without threads and without
+a ZeroMQ context, which would not survive a fork, and never runs a kernel itself. Each request is one packet:
+JSON (``argv``, ``cwd``, ``env``, ``confined``) with two descriptors beside it, the kernel's lifeline and its log.
+For each it forks a guard, which forks the kernel; see `guard`. It ends when its socket closes; kernels and their
+guards don't depend on it.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from contextlib import suppress
+from importlib import import_module
+from typing import Any
+
+from .guard import fork_guarded, open_process
+
+__all__ = ["MAX_REQUEST", "main"]
+
+MAX_REQUEST = 128 * 1024
+# What a kernel imports until its first cell has run, besides what these import themselves.
+_NEEDED = ("ipykernel.kernelapp", "ipykernel.ipkernel", "ipykernel.zmqshell")
+_HELPFUL = (
+    *("IPython.core.completerlib", "IPython.core.debugger", "IPython.core.logger", "IPython.core.oinspect"),
+    *("IPython.extensions.storemagic", "ipykernel.debugger", "tornado.locks", "tornado.platform.asyncio"),
+    *("concurrent.futures.thread", "faulthandler", "pydoc", "statistics"),
+)
+
+
+def main() -> None:
+    """Serve the socket that the command line names; in a kernel's process, run the kernel."""
+    requests = socket.socket(fileno=int(sys.argv[1]))
+    requests.set_inheritable(False)
+    orchestrator = open_process(int(sys.argv[2]))
+    _preload()
+    argv = _serve(requests, orchestrator)
+    if argv is not None:
+        _run_kernel(argv)
+
+
+def _preload() -> None:
+    gc.disable()
+    # The debugger is 9 MB in each kernel, for nobody.
+    sys.modules["debugpy"] = None  # type: ignore[assignment]
+    for name in _NEEDED:
+        import_module(name)
+    for name in _HELPFUL:
+        with suppress(ImportError):
+            import_module(name)
+    del sys.modules["debugpy"]
+    zmq = import_module("zmq")
+    threads = len(os.listdir("/proc/self/task"))
+    if threads > 1 or zmq.Context._instance is not None:  # noqa: SLF001  no other way to know
+        sys.exit(f"importing ipykernel left {threads} threads or a ZeroMQ context: forking is not safe")
+    gc.freeze()
+
+
+def _serve(requests: socket.socket, orchestrator: int | None) -> list[str] | None:
+    """Fork for each request; returns None at the end, and the kernel's arguments in its process."""
+    # Guards are not waited for.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while True:
+        packet, descriptors, _, _ = socket.recv_fds(requests, MAX_REQUEST, 2)
+        if not packet:
+            return None
+        if os.fork():
+            for descriptor in descriptors:
+                os.close(descriptor)
+            continue
+        requests.close()
+        request = json.loads(packet)
+        lifeline = _set_up(request, *descriptors)
+        fork_guarded(lifeline, orchestrator, confined=request["confined"])
+        return [str(each) for each in request["argv"]]
+
+
+def _set_up(request: dict[str, Any], lifeline: int, log: int) -> socket.socket:
+    """Make this process what a fresh one would be at its start."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for target, source in enumerate((nothing, log, log)):
+        os.dup2(source, target)
+    os.close(nothing)
+    os.close(log)
+    os.environ.clear()
+    os.environ.update(request["env"])
+    time.tzset()
+    os.chdir(request["cwd"])
+    return socket.socket(fileno=lifeline)
+
+
+def _run_kernel(argv: list[str]) -> None:
+    sys.argv = argv
+    gc.enable()
+    # What was imported under a guard's or fork server's name is not the kernel's.
+    for name in [name for name in sys.modules if name.partition(".")[0] == "rlm_kernel"]:
+        del sys.modules[name]
+    with suppress(KeyboardInterrupt):
+        import_module("ipykernel.kernelapp").IPKernelApp.launch_instance(argv[1:])
