@@ -110,6 +110,7 @@ class ScriptedServer:
         runner, self._runner = self._runner, None
         if runner is not None:
             await runner.cleanup()
+            await asyncio.sleep(0)  # transports give up their sockets in the loop's next pass
 
     async def _list(self, request: web.Request) -> web.Response:
         try:
@@ -140,12 +141,14 @@ class ScriptedServer:
     async def _read(self, request: web.Request) -> Served:
         try:
             body = json.loads(await request.read())
-            model, streamed = body["model"], bool(body.get("stream"))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RequestRefusedError(f"no chat completion request: {error!r}") from None
+        except (ValueError, RecursionError) as error:
+            raise RequestRefusedError(f"the body is no JSON: {error}") from None
+        wanted = {"model": str, "messages": list}
+        if not isinstance(body, dict) or not all(isinstance(body.get(k), v) for k, v in wanted.items()):
+            raise RequestRefusedError("the body must be an object with a model's name and a list of messages")
         self._count += 1
         headers = {name.lower(): value for name, value in request.headers.items()}
-        served = Served(self._count, model, streamed, headers, body)
+        served = Served(self._count, body["model"], bool(body.get("stream")), headers, body)
         if self._record:
             self.requests.append(served)
         return served

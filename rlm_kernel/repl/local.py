@@ -2,8 +2,9 @@
 
 Where the platform has them, the channels are ipc sockets in a private folder, so that neither another user
 nor the network can reach them; messages are signed. The environment is built from an allow-list: a key
-in the orchestrator's environment is not in the kernel's. Death is seen at once through the process's file
-descriptor, never by heartbeats.
+in the orchestrator's environment is not in the kernel's. Kernels are guarded and confined, and those of this
+interpreter are forked from a server that has imported ipykernel already: see `provisioner`. Death is seen at
+once through a file descriptor, never by heartbeats.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -27,6 +29,8 @@ from jupyter_client.manager import AsyncKernelManager
 
 from ..context import Context
 from ..errors import KernelStartError
+from .process import GuardedProcess
+from .provisioner import GuardedProvisioner
 from .transport import Channel, JupyterMessage
 
 __all__ = ["ENVIRONMENT", "LocalTransport"]
@@ -82,6 +86,8 @@ _ARGV = [
     "{connection_file}",
     # The model's cells are not the user's history.
     "--HistoryManager.enabled=False",
+    # The guard sees to it that the kernel ends; 1 stands for a parent that is not to be watched.
+    "--IPKernelApp.parent_handle=1",
 ]
 
 
@@ -98,7 +104,9 @@ class LocalTransport:
     """A kernel process on this machine and its four channels.
 
     ``kernel_name`` is a kernelspec's name; without one it is this interpreter's ipykernel. ``cwd`` is the
-    kernel's working folder, a private one by default. ``env`` adds variables to the allow-list.
+    kernel's working folder, a private one by default. ``env`` adds variables to the allow-list. ``confined``
+    closes other processes to the kernel, see `rlm_kernel.kernels.confine`; `holds` tells what came of it.
+    ``fork`` lets this interpreter's ipykernel come from the fork server; ``RLM_FORK_SERVER=0`` turns that off.
     """
 
     backend = "local"
@@ -109,8 +117,12 @@ class LocalTransport:
         *,
         cwd: str | os.PathLike[str] | None = None,
         env: Mapping[str, str] | None = None,
+        confined: bool = True,
+        fork: bool = True,
     ) -> None:
         self._kernel_name = kernel_name or OWN_KERNEL
+        self._confined = confined
+        self._fork = fork and os.environ.get("RLM_FORK_SERVER") != "0"
         self._cwd = cwd
         self._env = dict(env or {})
         self._manager: AsyncKernelManager | None = None
@@ -141,6 +153,7 @@ class LocalTransport:
             **_addresses(self.folder),
         )
         try:
+            self._provision(manager)
             with open(self._log, "wb") as log:
                 await manager.start_kernel(
                     env=self._environment(), cwd=os.fspath(self._cwd or work), stdout=log, stderr=log
@@ -157,17 +170,34 @@ class LocalTransport:
         self._watch_process()
         return Path(self.folder).name
 
+    def _provision(self, manager: AsyncKernelManager) -> None:
+        """Take the start of the kernel into our hands, unless its kernelspec leaves it to others."""
+        spec = manager.kernel_spec
+        if sys.platform == "win32" or "kernel_provisioner" in spec.metadata:
+            return
+        provisioner = GuardedProvisioner(kernel_id=str(uuid.uuid4()), kernel_spec=spec, parent=manager)
+        provisioner.confined = self._confined
+        if self._fork and self._kernel_name == OWN_KERNEL:
+            provisioner.server_env = _allowed()
+        manager.provisioner = provisioner
+
+    @property
+    def holds(self) -> tuple[str, ...]:
+        """Which of `rlm_kernel.kernels.confine.PROTECTIONS` hold; known once the kernel is ready."""
+        return self._guarded.holds if self._guarded is not None else ()
+
+    @property
+    def _guarded(self) -> GuardedProcess | None:
+        provisioner = self._manager.provisioner if self._manager is not None else None
+        return provisioner.guarded if isinstance(provisioner, GuardedProvisioner) else None
+
     @property
     def _log(self) -> str:
         return os.path.join(self.folder, "start.log")
 
     def _environment(self) -> dict[str, str]:
-        env = {
-            name: value for name, value in os.environ.items() if name in ENVIRONMENT or name.startswith("LC_")
-        }
         # The user's start-up files and profile are not the model's.
-        env["IPYTHONDIR"] = os.path.join(self.folder, "ipython")
-        return {**env, **self._env}
+        return {**_allowed(), "IPYTHONDIR": os.path.join(self.folder, "ipython"), **self._env}
 
     def _connect(self, manager: AsyncKernelManager) -> None:
         context = zmq.Context.instance()
@@ -194,6 +224,12 @@ class LocalTransport:
             self._loop.add_reader(socket.fd, self._pump, channel)
 
     def _watch_process(self) -> None:
+        guarded = self._guarded
+        if guarded is not None:
+            guarded.on_end = self._ended
+            if guarded.ended:
+                self._ended()
+            return
         process = self._process
         assert process is not None
         if hasattr(os, "pidfd_open"):
@@ -220,7 +256,10 @@ class LocalTransport:
             self._loop.remove_reader(self._watch)
             os.close(self._watch)
             self._watch = None
-        code = self._process.poll() if self._process is not None else None
+        if self._guarded is not None:
+            code = self._guarded.returncode
+        else:
+            code = self._process.poll() if self._process is not None else None
         # What it sent before it ended is still in the sockets.
         for channel in self._sockets:
             self._pump(channel)
@@ -304,7 +343,8 @@ class LocalTransport:
         return context.name, context.format, str(path)
 
     async def unshare(self) -> None:
-        """Delete the files of `share`: the kernel has read them."""
+        """Delete the files of `share`: the kernel has read them, and the connection's key as well."""
+        Path(self.folder, "kernel.json").unlink(missing_ok=True)
         while self._shared:
             self._shared.pop().unlink(missing_ok=True)
 
@@ -315,7 +355,7 @@ class LocalTransport:
                 await self._manager.interrupt_kernel()
 
     async def close(self) -> None:
-        """Kill the process group and remove the folder; see `Transport.close`."""
+        """Kill the kernel and all that it started, and remove its folder; see `Transport.close`."""
         if self._closed:
             return
         self._closed = True
@@ -326,7 +366,9 @@ class LocalTransport:
             socket.close()
         self._sockets.clear()
         try:
-            if process is not None and self._manager is not None:
+            if self._guarded is not None and self._manager is not None:
+                await asyncio.shield(self._manager.provisioner.kill())
+            elif process is not None:
                 _kill(process)
                 # A run that is cancelled while it closes must not leave a zombie.
                 await asyncio.shield(self._reap(process))
@@ -341,6 +383,10 @@ class LocalTransport:
                 await asyncio.wait_for(self._gone.wait(), REAP_SECONDS)
         if isinstance(self._watch, asyncio.Task):
             self._watch.cancel()
+
+
+def _allowed() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name in ENVIRONMENT or name.startswith("LC_")}
 
 
 def _addresses(folder: str) -> dict[str, str]:

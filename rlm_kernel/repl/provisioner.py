@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -75,13 +76,13 @@ class GuardedProvisioner(LocalProvisioner):  # type: ignore[misc]
             _log.warning("the fork server took no request (%s); this kernel is started without it", error)
             return None
         try:
-            if await asyncio.wait_for(guarded.started(), FORK_SECONDS):
-                return guarded
-        except TimeoutError:
-            pass
-        finally:
-            if guarded.pid is None:
-                guarded.abandon()
+            with suppress(TimeoutError):
+                if await asyncio.wait_for(guarded.started(), FORK_SECONDS):
+                    return guarded
+            guarded.abandon()
+        except asyncio.CancelledError:
+            guarded.abandon()
+            raise
         _log.warning("the fork server failed (%s); kernels are started without it", server.last_words())
         return None
 
@@ -111,10 +112,9 @@ class GuardedProvisioner(LocalProvisioner):  # type: ignore[misc]
         if guarded is None:
             return
         guarded.kill()
-        try:
+        with suppress(TimeoutError):
             await asyncio.wait_for(guarded.wait(), CLOSE_SECONDS)
-        finally:
-            guarded.abandon()
+        guarded.abandon()
 
     async def terminate(self, restart: bool = False) -> None:  # noqa: FBT001, FBT002  Jupyter's signature
         """Kill the kernel: one that runs a model's code is not asked."""
