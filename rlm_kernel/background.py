@@ -20,6 +20,8 @@ __all__ = ["run"]
 
 T = TypeVar("T")
 
+CLEAN_UP_SECONDS = 15.0
+
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
 _owner = 0
@@ -30,32 +32,32 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
 
     An interrupt (Ctrl-C) cancels it, waits until it has cleaned up, and goes on as `KeyboardInterrupt`.
     """
-    future = asyncio.run_coroutine_threadsafe(coroutine, _shared_loop())
-    while True:
+    loop = _shared_loop()
+    ended = threading.Event()
+    tasks: list[asyncio.Task[Any]] = []
+
+    async def watched() -> T:
+        current = asyncio.current_task()
+        assert current is not None
+        tasks.append(current)
+        try:
+            return await coroutine
+        finally:
+            ended.set()
+
+    future = asyncio.run_coroutine_threadsafe(watched(), loop)
+    while not future.done():
         try:
             # A wait without an end can't be interrupted on every platform.
-            return future.result(timeout=1.0)
-        except TimeoutError:
-            if future.done():
-                raise
+            with suppress(TimeoutError):
+                return future.result(timeout=1.0)
         except KeyboardInterrupt:
-            future.cancel()
-            _await_end(future)
+            # Not by the future, which would be done before the task is.
+            for task in tasks:
+                loop.call_soon_threadsafe(task.cancel)
+            ended.wait(CLEAN_UP_SECONDS)
             raise
-
-
-def _await_end(future: Any) -> None:
-    # The concurrent future is cancelled at once, its task only later: let the loop show that it has ended.
-    loop = _shared_loop()
-
-    async def settled() -> None:
-        tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        stopping = [task for task in tasks if task.cancelling()]
-        if stopping:
-            await asyncio.wait(stopping, timeout=10)
-
-    with suppress(CancelledError, TimeoutError):
-        asyncio.run_coroutine_threadsafe(settled(), loop).result(timeout=12)
+    return future.result()
 
 
 def _shared_loop() -> asyncio.AbstractEventLoop:

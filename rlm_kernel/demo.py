@@ -33,7 +33,7 @@ LEAST_BYTES = 10_000_000
 _PACKAGES = frozenset({"site-packages", "dist-packages", "__pycache__"})
 _TESTS = frozenset({"test", "tests", "idle_test"})
 # For an endpoint that costs money, where no budget is given.
-CAUTIOUS_TOKENS = 2_000_000
+CAUTIOUS_TOKENS = 5_000_000
 ROOT_MODEL = "scripted-root"
 SUB_MODEL = "scripted-sub"
 # USD per million tokens: input, output, cached input.
@@ -89,7 +89,7 @@ def _asked(args: argparse.Namespace, settings: dict[str, Setting], files: dict[s
         where = settings["base_url"].shown if settings["base_url"].value else "api.openai.com"
         names = [settings["model"].shown, settings["sub_model"].shown]
         _say(
-            f"Models:   {names[0]}, sub-model {names[1]}, at {where}; this costs money.",
+            f"Models:   {names[0]}, sub-model {names[1]}, at {where}; this may cost money.",
             f"Budget:   {', '.join(f'{each.value:,} {each.name[7:]}' for each in caps)}",
             "",
         )

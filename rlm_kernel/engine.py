@@ -147,10 +147,13 @@ class _Run:
         reason = "the run was cancelled"
         try:
             # A child's time is the tree's: only the root keeps the clock, and cancels all below.
-            async with asyncio.timeout(self.ledger.seconds_left if self.depth == 0 else None):
+            async with asyncio.timeout(self.ledger.seconds_left if self.depth == 0 else None) as clock:
                 final = await self._turns()
             status, reason = ("answered", "") if final else ("exhausted", self._out_of_turns())
         except TimeoutError:
+            if not clock.expired():
+                status, reason = "failed", "something the run waited for took too long"
+                raise
             status, reason = "timed_out", f"the budget of {self.ledger.budget.seconds:g} seconds is used up"
         except BudgetExceededError as error:
             status = "timed_out" if error.cap == "seconds" else "over_budget"

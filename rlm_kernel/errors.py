@@ -161,7 +161,12 @@ class BudgetExceededError(RLMError):
     """
 
     def __init__(self, cap: str, limit: float, spent: float, *, message: str = "", hint: str = "") -> None:
-        super().__init__(message or f"budget of {limit:g} {cap} reached: {spent:g} spent", hint=hint)
+        reached = f"budget of {_number(limit)} {cap} reached: {_number(spent)} spent"
+        super().__init__(message or reached, hint=hint)
         self.cap = cap
         self.limit = limit
         self.spent = spent
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.4f}".rstrip("0").rstrip(".")

@@ -91,6 +91,7 @@ class RLM:
         self._budget = budget or _budget(value)
         self._readers = tuple(readers)
         self._owned: list[Any] = []
+        self._secrets = [value["api_key"]] if value["api_key"] else []
         self._plan = self._make_plan(model, sub_model, value, prices or {}, options)
         self._sessions, backend = _sessions(value["repl"] if isinstance(repl, str | None) else repl)
         self._settings = EngineSettings(
@@ -156,7 +157,7 @@ class RLM:
         with ExitStack() as stack:
             all_readers = [*self._readers, *readers]
             if save is not None:
-                all_readers.append(stack.enter_context(_writer(save)))
+                all_readers.append(stack.enter_context(_writer(save, self._secrets)))
             engine = Engine(
                 self._plan, self._sessions, Ledger(self._budget), Emitter(all_readers), self._settings
             )
@@ -273,10 +274,10 @@ def _check_usd_cap(budget: Budget, plan: ModelPlan) -> None:
             )
 
 
-def _writer(path: str | os.PathLike[str]) -> Any:
+def _writer(path: str | os.PathLike[str], secrets: Sequence[str]) -> Any:
     from .trace.jsonl import JsonlWriter  # noqa: PLC0415  on use
 
-    return JsonlWriter(path)
+    return JsonlWriter(path, secrets=secrets)
 
 
 def _sessions(repl: str | SessionFactory) -> tuple[SessionFactory, str]:

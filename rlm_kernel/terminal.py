@@ -6,9 +6,11 @@ answer alone; with ``--json`` the view goes to stderr and stdout holds one JSON 
 
 from __future__ import annotations
 
+import _thread
 import argparse
 import contextlib
 import json
+import os
 import secrets
 import sys
 import time
@@ -127,7 +129,20 @@ def _view(args: argparse.Namespace) -> ConsoleReader:
 
     from .trace.console import ConsoleReader  # noqa: PLC0415  heavy
 
-    return ConsoleReader(Console(stderr=args.json), plain=args.plain)
+    class Pipe(Console):
+        def on_broken_pipe(self) -> None:
+            # Rich would end this thread, which is the event loop's. Nobody is reading: end the run instead.
+            self.quiet = True
+            _to_nowhere(self.file.fileno())
+            _thread.interrupt_main()
+
+    return ConsoleReader(Pipe(stderr=args.json), plain=args.plain)
+
+
+def _to_nowhere(descriptor: int) -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)
 
 
 def _trajectory(save: str | None, settings: Mapping[str, Setting]) -> tuple[Path | None, JsonlWriter | None]:

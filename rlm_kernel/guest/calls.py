@@ -17,206 +17,77 @@ Long texts and contexts travel as binary buffers beside the JSON where the trans
 from __future__ import annotations
 
 import asyncio
-import base64
-import builtins
 import contextvars
-import json
 import os
 import threading
+from base64 import b64encode
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from json import dumps
+from typing import Any
+
+from .channels import CallFailed, Cell, Control, PlainInput, Stdin, ended
+
+__all__ = ["PIECE_BYTES", "Host", "failure"]
 
 VERSION = 1
 # Above this many characters a text goes as a buffer: twice-escaped JSON costs more than a frame.
 INLINE_CHARS = 16384
+# The same for the texts of a list that has more than so many together.
+MANY_CHARS = 1_000_000
+INLINE_CHARS_OF_MANY = 256
 PIECE_BYTES = 4 * 1024 * 1024
-POLL_MILLISECONDS = 100
+# The host reads messages of up to 64 MiB; a text in JSON may double on its way.
+MAX_TEXT = 30_000_000
+MAX_FRAME = 60_000_000
 
-_cell = contextvars.ContextVar("rlm_cell", default=None)
-
-
-class CallFailed(RuntimeError):
-    """A call from a cell that got no answer; false, so that ``[a for a in answers if a]`` drops it.
-
-    ``kind`` is one of budget, model, depth, cancelled, bad_request, internal.
-    """
-
-    def __init__(self, message, kind="internal"):
-        super().__init__(message)
-        self.kind = kind
-        self.message = message
-
-    def __bool__(self):
-        return False
-
-    def __str__(self):
-        return "[call failed, {}: {}]".format(self.kind, self.message)
-
-    __repr__ = __str__
-
-
-def _ended():
-    return CallFailed("the cell that started this call has ended; make calls while their cell runs", "cancelled")
-
-
-class Stdin:
-    """The stdin channel of an ipykernel, used by one thread at a time."""
-
-    buffers = True
-
-    def __init__(self, kernel):
-        self._kernel = kernel
-        self._lock = threading.RLock()
-
-    def tell(self, text, buffers=()):
-        """Send an envelope that needs no answer."""
-        kernel = self._kernel
-        ident = getattr(kernel, "_parent_ident", None)
-        with self._lock:
-            kernel.session.send(
-                kernel.stdin_socket,
-                "input_request",
-                {"prompt": text, "password": False},
-                parent=kernel.get_parent("shell"),
-                ident=ident["shell"] if ident is not None else None,
-                buffers=list(buffers),
-            )
-
-    def ask(self, text, buffers, id_):
-        """Send an envelope and return the reply's text, passing over replies to other ids."""
-        socket = self._kernel.stdin_socket
-        with self._lock:
-            self.tell(text, buffers)
-            while True:
-                # A poll that ends by itself lets an interrupt through on every platform.
-                if not socket.poll(POLL_MILLISECONDS):
-                    continue
-                try:
-                    _, message = self._kernel.session.recv(socket)
-                    value = message["content"]["value"]
-                    if json.loads(value)["id"] == id_:
-                        return value
-                except (ValueError, TypeError, KeyError):
-                    continue
-
-
-class PlainInput:
-    """The kernel's own ``input``, for kernels that are not ipykernel, such as Pyodide's."""
-
-    buffers = False
-
-    def __init__(self):
-        self._input = builtins.input
-        self._lock = threading.RLock()
-
-    def tell(self, text, buffers=()):
-        """Send an envelope; the host answers it with an empty line."""
-        with self._lock:
-            self._input(text)
-
-    def ask(self, text, buffers, id_):
-        """Send an envelope and return the reply's text."""
-        with self._lock:
-            return self._input(text)
-
-
-class Control:
-    """Requests on iopub and replies on control, for any number of threads and tasks at once."""
-
-    def __init__(self, kernel):
-        self._kernel = kernel
-        self._thread = kernel.iopub_thread
-        self._pending = []
-        self._lock = threading.Lock()
-        self._waiting = {}
-        self.works = threading.Event()
-        kernel.control_handlers["rlm_reply"] = self._receive
-        kernel.control_handlers["rlm_probe"] = lambda stream, ident, message: self.works.set()
-
-    def send(self, cell, id_, text, buffers, done):
-        """Send an envelope; ``done(reply)`` is called in the control thread."""
-        with self._lock:
-            self._waiting[id_] = (cell, done)
-            self._pending.append((cell, text, buffers))
-            first = len(self._pending) == 1
-        if first:
-            # What other threads add before the IO thread gets to it shares the message.
-            self._thread.schedule(self._flush)
-
-    def forget(self, id_):
-        """Stop waiting for ``id_``."""
-        with self._lock:
-            self._waiting.pop(id_, None)
-
-    def end(self, cell):
-        """Fail what still waits for an answer in ``cell``."""
-        with self._lock:
-            ids = [id_ for id_, (of, _) in self._waiting.items() if of is cell]
-            waiting = [self._waiting.pop(id_)[1] for id_ in ids]
-        reply = {"ok": False, "error": {"kind": "cancelled", "message": _ended().message}}
-        for done in waiting:
-            done(reply)
-
-    def _flush(self):
-        with self._lock:
-            pending, self._pending = self._pending, []
-        by_cell = {}
-        for cell, text, buffers in pending:
-            by_cell.setdefault(id(cell), (cell, [], []))
-            _, envelopes, frames = by_cell[id(cell)]
-            envelopes.append([text, len(buffers)])
-            frames.extend(buffers)
-        for cell, envelopes, frames in by_cell.values():
-            self._kernel.session.send(
-                self._kernel.iopub_socket,
-                "rlm_request",
-                {"envelopes": envelopes},
-                parent=cell.parent,
-                ident=b"rlm_request",
-                buffers=frames,
-            )
-
-    def _receive(self, stream, ident, message):
-        for reply in message["content"]["replies"]:
-            with self._lock:
-                _, done = self._waiting.pop(reply.get("id"), (None, None))
-            if done is not None:
-                done(reply)
-
-
-class Cell:
-    """One execution of a cell, as calls know it."""
-
-    def __init__(self, parent):
-        self.parent = parent
-        self.running = True
+_cell: contextvars.ContextVar[Cell | None] = contextvars.ContextVar("rlm_cell", default=None)
 
 
 class Host:
     """What a cell can ask of the host; one per kernel."""
 
-    def __init__(self, kernel=None, control=True):
+    def __init__(self, kernel: Any = None, *, control: bool = True) -> None:
         self._main = threading.main_thread()
         self._pid = os.getpid()
         self._stdin = Stdin(kernel) if kernel is not None else PlainInput()
         usable = control and hasattr(kernel, "control_handlers") and hasattr(kernel, "iopub_thread")
         self._control = Control(kernel) if usable else None
         self._kernel = kernel
-        self.cell = None
+        self.cell: Cell | None = None
         _follow_cells()
 
-    def probe(self):
+    def probe(self) -> dict[str, bool]:
         """Ask the host to show that the control channel works here; fall back to stdin if it doesn't."""
-        self.ask("hello", {"control": self._control is not None, "buffers": self._stdin.buffers})
+        self.introduce("hello", {"control": self._control is not None, "buffers": self._stdin.buffers})
         if self._control is not None and not self._control.works.wait(2.0):
             self._control = None
         return {"control": self._control is not None, "buffers": self._stdin.buffers}
 
-    def begin(self):
+    def introduce(self, op: str, args: dict[str, Any]) -> None:
+        """Tell the host of this kernel, before there are cells."""
+        self._ask_stdin(op, args, (), self._new_cell())
+
+    def _new_cell(self) -> Cell:
+        kernel = self._kernel
+        if kernel is None:
+            return Cell(None, None)
+        idents = getattr(kernel, "_parent_ident", None)
+        return Cell(kernel.get_parent("shell"), None if idents is None else idents["shell"])
+
+    def request(self) -> str | None:
+        """Return the id of the message that the kernel works on, where it can be known."""
+        parent = self._new_cell().parent or {}
+        id_ = parent.get("header", {}).get("msg_id")
+        return None if id_ is None else str(id_)
+
+    def begin(self) -> None:
         """Note that a cell starts."""
-        parent = self._kernel.get_parent("shell") if self._kernel is not None else None
-        self.cell = Cell(parent)
+        self.cell = self._new_cell()
         _cell.set(self.cell)
 
-    def end(self, report):
+    def end(self, report: dict[str, Any]) -> None:
         """Note that the cell ended, and report on it."""
         cell, self.cell = self.cell, None
         if cell is None:
@@ -224,138 +95,173 @@ class Host:
         cell.running = False
         if self._control is not None:
             self._control.end(cell)
-        self._stdin.tell(json.dumps(dict(report, rlm=VERSION, id=_new_id(), op="cell")))
+        self._stdin.tell(dumps({**report, "rlm": VERSION, "id": _new_id(), "op": "cell"}), cell)
 
-    def ask(self, op, args=None, buffers=()):
+    def current(self) -> Cell:
+        """Return the running cell that the caller belongs to.
+
+        Raises:
+            CallFailed: it has ended, or this is a forked process.
+        """
+        if self.forked:
+            raise CallFailed(
+                "calls work in the kernel's own process only: use threads, not processes", "bad_request"
+            )
+        cell = _origin() or self.cell
+        if cell is None or not cell.running:
+            raise ended()
+        return cell
+
+    @property
+    def forked(self) -> bool:
+        """Whether this is a child of the kernel's process."""
+        return os.getpid() != self._pid
+
+    def ask(self, op: str, args: dict[str, Any] | None = None, buffers: Sequence[bytes] = ()) -> Any:
         """Ask and wait, from any thread. Returns the value, raises `CallFailed`."""
+        cell = self.current()
+        if self._control is None or threading.current_thread() is self._main:
+            return self._ask_stdin(op, args, buffers, cell)
         id_, text, frames = self._pack(op, args, buffers)
-        if self._control is not None and threading.current_thread() is not self._main:
-            cell = self._current()
-            arrived = threading.Event()
-            replies = []
+        arrived = threading.Event()
+        replies: list[dict[str, Any]] = []
 
-            def done(reply):
-                replies.append(reply)
-                arrived.set()
+        def done(reply: dict[str, Any]) -> None:
+            replies.append(reply)
+            arrived.set()
 
-            self._control.send(cell, id_, text, frames, done)
-            arrived.wait()
-            return _value(replies[0])
-        if self.cell is not None:
-            self._current()
+        self._control.send(text, cell, frames, id_, done)
+        arrived.wait()
+        return _value(replies[0])
+
+    def _ask_stdin(self, op: str, args: dict[str, Any] | None, buffers: Sequence[bytes], cell: Cell) -> Any:
+        id_, text, frames = self._pack(op, args, buffers)
         try:
-            reply = json.loads(self._stdin.ask(text, frames, id_))
+            reply = self._stdin.ask(text, cell, frames, id_)
         except BaseException:
-            self._abandon(id_)
+            # What brought us here matters more.
+            with suppress(Exception):
+                self._stdin.tell(_abandon(id_), cell)
             raise
         return _value(reply)
 
-    async def ask_async(self, op, args=None, buffers=()):
+    async def ask_async(
+        self, op: str, args: dict[str, Any] | None = None, buffers: Sequence[bytes] = ()
+    ) -> Any:
         """Ask and wait, in an asyncio task, while other tasks go on."""
-        if self._control is None:
+        control = self._control
+        if control is None:
             return self.ask(op, args, buffers)
+        cell = self.current()
         id_, text, frames = self._pack(op, args, buffers)
-        cell = self._current()
         loop = asyncio.get_running_loop()
-        future = loop.create_future()
+        future: asyncio.Future[dict[str, Any]] = loop.create_future()
 
-        def settle(reply):
+        def settle(reply: dict[str, Any]) -> None:
             if not future.done():
                 future.set_result(reply)
 
-        def done(reply):
-            try:
+        def done(reply: dict[str, Any]) -> None:
+            # A closed loop refuses: nobody waits any more.
+            with suppress(Exception):
                 loop.call_soon_threadsafe(settle, reply)
-            except RuntimeError:
-                pass  # the task's loop is closed: nobody waits any more
 
-        self._control.send(cell, id_, text, frames, done)
+        control.send(text, cell, frames, id_, done)
         try:
-            return _value(await future)
-        except asyncio.CancelledError:
-            self._control.forget(id_)
-            self._abandon(id_)
+            reply = await future
+        except BaseException:
+            control.forget(id_)
+            # By the way of the request, or it could overtake that.
+            with suppress(Exception):
+                control.send(_abandon(id_), cell, (), id_, None)
             raise
+        return _value(reply)
 
-    def upload(self, format_, pieces):
-        """Send a context ahead of the call that uses it, piece by piece; return the number of the upload."""
+    def upload(self, format_: str, pieces: Iterable[bytes]) -> str:
+        """Send a context ahead of the call that uses it, piece by piece; return the id of the upload."""
         blob = _new_id()
-        number = 0
-        for piece in pieces:
+        for number, piece in enumerate(pieces):
             self.ask("put", {"blob": blob, "number": number, "format": format_}, [piece])
-            number += 1
         return blob
 
-    def _current(self):
-        if os.getpid() != self._pid:
-            raise CallFailed("calls work in the kernel's own process only: use threads, not processes", "bad_request")
-        cell = _cell.get() or getattr(threading.current_thread(), "_rlm_cell", None) or self.cell
-        if cell is None or not cell.running:
-            raise _ended()
-        return cell
-
-    def _abandon(self, id_):
-        try:
-            self._stdin.tell(json.dumps({"rlm": VERSION, "id": _new_id(), "op": "abandon", "call": id_}))
-        except Exception:
-            pass  # the interrupt that brought us here matters more
-
-    def _pack(self, op, args, buffers):
+    def _pack(
+        self, op: str, args: dict[str, Any] | None, buffers: Sequence[bytes]
+    ) -> tuple[str, str, list[bytes]]:
         id_ = _new_id()
         frames = list(buffers)
-        envelope = {"rlm": VERSION, "id": id_, "op": op}
+        envelope: dict[str, Any] = {"rlm": VERSION, "id": id_, "op": op}
         for name, value in (args or {}).items():
             envelope[name] = _outline(value, frames) if self._stdin.buffers else value
         if frames and not self._stdin.buffers:
-            envelope["frames"] = [base64.b64encode(frame).decode("ascii") for frame in frames]
+            envelope["frames"] = [b64encode(frame).decode("ascii") for frame in frames]
             frames = []
-        return id_, json.dumps(envelope), frames
+        text = dumps(envelope)
+        largest = max(map(len, frames), default=0)
+        if len(text) > MAX_TEXT or largest > MAX_FRAME:
+            raise CallFailed(
+                f"too large: {max(len(text), largest):,} bytes in one piece; ask about parts of it",
+                "bad_request",
+            )
+        return id_, text, frames
 
 
-def _outline(value, frames):
+def _outline(value: Any, frames: list[bytes], limit: int = INLINE_CHARS) -> Any:
     """Move long texts out of ``value`` into ``frames``, leaving their numbers."""
-    if isinstance(value, str) and len(value) > INLINE_CHARS:
+    if isinstance(value, str) and len(value) > limit:
         frames.append(value.encode("utf-8", "surrogatepass"))
         return {"$frame": len(frames) - 1}
     if isinstance(value, list):
-        return [_outline(each, frames) for each in value]
+        if sum(len(each) for each in value if isinstance(each, str)) > MANY_CHARS:
+            limit = INLINE_CHARS_OF_MANY
+        return [_outline(each, frames, limit) for each in value]
     return value
 
 
-def _value(reply):
+def _value(reply: dict[str, Any]) -> Any:
     if reply.get("ok"):
         return reply.get("value")
     raise failure(reply.get("error") or {})
 
 
-def failure(error):
+def failure(error: dict[str, Any]) -> CallFailed:
     """Return the `CallFailed` that a reply's ``error`` stands for."""
     return CallFailed(str(error.get("message", "no reason given")), str(error.get("kind", "internal")))
 
 
-def _new_id():
+def _abandon(id_: str) -> str:
+    return dumps({"rlm": VERSION, "id": _new_id(), "op": "abandon", "call": id_})
+
+
+def _new_id() -> str:
     return os.urandom(9).hex()
 
 
-def _follow_cells():
+def _origin() -> Cell | None:
+    """Return the cell that started this task or thread, as far as it is known."""
+    cell: Cell | None = _cell.get() or getattr(threading.current_thread(), "_rlm_cell", None)
+    return cell
+
+
+def _follow_cells() -> None:
     """Let threads and pool tasks know the cell that started them.
 
     Context variables do not reach new threads by themselves before Python 3.14, and a pool's threads are
     older than the tasks they run, so both are told where the work comes from.
     """
-    from concurrent.futures import ThreadPoolExecutor
+    # The guest may have been installed here before.
+    start = getattr(threading.Thread.start, "_rlm_original", threading.Thread.start)
+    submit = getattr(ThreadPoolExecutor.submit, "_rlm_original", ThreadPoolExecutor.submit)
 
-    if getattr(threading.Thread.start, "_rlm", False):
-        return
-    start, submit = threading.Thread.start, ThreadPoolExecutor.submit
+    def start_in_cell(self: threading.Thread) -> None:
+        self._rlm_cell = _origin()  # type: ignore[attr-defined]
+        start(self)
 
-    def start_in_cell(self):
-        self._rlm_cell = _cell.get()
-        return start(self)
+    def submit_in_cell(self: ThreadPoolExecutor, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        context = contextvars.copy_context()
+        context.run(_cell.set, _origin())
+        return submit(self, context.run, fn, *args, **kwargs)
 
-    def submit_in_cell(self, fn, /, *args, **kwargs):
-        return submit(self, contextvars.copy_context().run, fn, *args, **kwargs)
-
-    start_in_cell._rlm = True
-    threading.Thread.start = start_in_cell
-    ThreadPoolExecutor.submit = submit_in_cell
+    start_in_cell._rlm_original = start  # type: ignore[attr-defined]
+    submit_in_cell._rlm_original = submit  # type: ignore[attr-defined]
+    threading.Thread.start = start_in_cell  # type: ignore[method-assign]
+    ThreadPoolExecutor.submit = submit_in_cell  # type: ignore[assignment,method-assign]

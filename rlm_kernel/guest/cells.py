@@ -1,23 +1,34 @@
-"""The REPL as model-written code sees it: its names, and what happens around each cell."""
+"""The REPL as model-written code sees it: its names, and what happens around each cell.
+
+Invariant: every cell that the host sent is reported on, once, whatever its code did to its own variables,
+streams or answer, and whatever cells it ran inside itself (``%%capture`` does).
+"""
 
 from __future__ import annotations
 
 import builtins
 import getpass
-import json
+import os
 import re
 import sys
 import types
+from collections.abc import Callable
+from contextlib import suppress
+from json import dumps
+from typing import Any
 
-from . import calls, codec, describe, output
+from . import calls, codec, names, output
+from .channels import CallFailed, interrupts_held
+
+__all__ = ["Repl", "install", "load", "ready"]
 
 ANSWER_CHARS = 8_000_000
-_REPL = None
+_REPL: Repl
 
 
-def install(config):
+def install(config: dict[str, Any]) -> None:
     """Prepare this kernel: names, hooks, cuts, channels. Called once, from the host's first cell."""
-    global _REPL
+    global _REPL  # noqa: PLW0603  a kernel has one REPL, and the host's first cell three things to do to it
     shell = _shell()
     kernel = getattr(shell, "kernel", None)
     if kernel is not None and not hasattr(kernel, "stdin_socket"):
@@ -25,52 +36,68 @@ def install(config):
     _REPL = Repl(shell, calls.Host(kernel, control=config.get("control", True)), config)
 
 
-def load(name, format_, path):
+def load(name: str, format_: str, path: str) -> None:
     """Bind the context in the file at ``path`` to ``name``."""
     _REPL.contexts[name] = codec.decode_file(format_, path)
 
 
-def ready():
+def ready() -> None:
     """Take the names and hooks into use, and report to the host."""
     _REPL.ready()
 
 
-def _shell():
-    try:
-        from IPython import get_ipython
-    except ImportError:
-        return None
-    return get_ipython()
+def _shell() -> Any:
+    # Only IPython has a shell to ask for; another kernel is refused in words.
+    interactive = sys.modules.get("IPython")
+    shell = interactive.get_ipython() if interactive is not None else None
+    if shell is None:
+        raise RuntimeError("this kernel has no IPython shell")
+    return shell
 
 
 class Repl:
     """The state of the REPL across cells."""
 
-    def __init__(self, shell, host, config):
+    def __init__(self, shell: Any, host: calls.Host, config: dict[str, Any]) -> None:
         self.shell = shell
         self.host = host
-        self.contexts = {}
-        self.namespace = shell.user_ns if shell is not None else sys.modules["__main__"].__dict__
-        self._answer = {"content": "", "ready": False}
-        self._final = None
+        self.contexts: dict[str, Any] = {}
+        self.namespace: dict[str, Any] = shell.user_ns
+        self._answer: dict[str, Any] = {"content": "", "ready": False}
+        self._final: dict[str, Any] | None = None
         self._draft = ""
         self._cut = output.OutputCut(
             shell, config["head"], config["tail"], config["displays"], config["image_bytes"]
         )
         self._names = self._make_names()
         self._channels = host.probe()
+        # What is there before the model's first cell is not the model's.
+        self._before: set[str] = set()
+        self._request: str | None = None
+        self._code: str | None = None
 
-    def ready(self):
+    def ready(self) -> None:
         """Hook into the shell, bind the names, and tell the host what this kernel can do."""
         shell = self.shell
         _set_quietly(shell, "colors", "nocolor", "NoColor")
+        # exit() would end the kernel in the middle of a later cell, and its variables with it.
+        _set_quietly(shell, "ask_exit", self._stay)
         self._before = set(self.namespace)
         self._bind()
+        self._request = self.host.request()
         shell.events.register("pre_run_cell", self._begin)
         shell.events.register("post_run_cell", self._end)
-        self.host.ask("ready", dict(self._channels, implementation=_implementation()))
+        self.host.introduce("ready", {**self._channels, "implementation": _implementation()})
 
-    def _begin(self, info=None):
+    def _stay(self) -> None:
+        self._cut.complain("exit: the REPL goes on; use FINAL(...) to answer\n")
+
+    def _begin(self, info: Any = None) -> None:
+        request = self.host.request()
+        if self.host.cell is not None and request == self._request:
+            return  # A cell that the running cell runs.
+        self._request = request
+        self._code = getattr(info, "raw_cell", None)
         self._final = None
         self.host.begin()
         self._bind()
@@ -79,175 +106,105 @@ class Repl:
         getpass.getpass = _no_input
         self._cut.begin()
 
-    def _end(self, result=None):
+    def _end(self, result: Any = None) -> None:
+        if self.host.forked:
+            os._exit(0)  # Two processes must not serve one connection.
+        info = getattr(result, "info", None)
         if self.host.cell is None:
+            request = self.host.request()
+            if request is not None and request == self._request:
+                return
+            self._begin(info)  # IPython announces the end of an empty cell, not its start.
+        elif info is not None and info.raw_cell != self._code:
             return
-        self._cut.end()
-        output.short_error(result, 4000)
-        self._read_answer()
-        self.host.end({"final": self._final, "draft": self._draft, "variables": self._variables()})
+        # A second interrupt finds nothing left to stop.
+        with suppress(KeyboardInterrupt), interrupts_held():
+            self._attempt(self._read_answer)
+            self._attempt(lambda: output.short_error(result, 4000))
+            self._attempt(self._cut.end)
+            self.host.end({"final": self._final, "draft": self._draft, "variables": self._variables()})
 
-    def _bind(self):
+    def _attempt(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except Exception as error:  # noqa: BLE001  an edge: without its report the host gives the kernel up
+            self._cut.complain(f"after the cell: {type(error).__name__}: {_text(error)[:1000]}\n")
+
+    def _bind(self) -> None:
         self.namespace.update(self._names)
         self.namespace.update(self.contexts)
         if not isinstance(self.namespace.get("answer"), dict):
             self.namespace["answer"] = self._answer
 
-    def _variables(self):
+    def _variables(self) -> list[str]:
         taken = self._before | set(self._names) | set(self.contexts) | {"answer"}
-        made = (n for n in self.namespace if not n.startswith("_") and n not in taken)
-        return sorted(n for n in made if not isinstance(self.namespace[n], types.ModuleType))[:200]
+        # A copy, since threads go on making names; and names made through globals() can be anything.
+        found = list(self.namespace.items())
+        # By type(), since isinstance asks the object, and lazy ones raise.
+        return sorted(
+            name
+            for name, value in found
+            if isinstance(name, str)
+            and not name.startswith("_")
+            and name not in taken
+            and not issubclass(type(value), types.ModuleType)
+        )[:200]
 
-    def _read_answer(self):
+    def _read_answer(self) -> None:
         answer = self.namespace.get("answer")
         if not isinstance(answer, dict):
             return
         content = answer.get("content")
-        if content is None or content == "":
+        if content is None or (isinstance(content, str) and not content):
             return
-        if answer.get("ready"):
-            if self._final is None:
-                try:
-                    self._final = _final(content, "answer")
-                except Exception as error:
-                    print("answer refused:", error, file=sys.stderr)
-            # Taken: the next cell starts from a fresh one, should the host refuse this one.
-            self.namespace["answer"] = self._answer = {"content": content, "ready": False}
-        else:
+        if not answer.get("ready"):
             self._draft = str(content)[:100_000]
+            return
+        # Taken: the next cell starts from a fresh one, should the host refuse this one.
+        self.namespace["answer"] = self._answer = {"content": content, "ready": False}
+        if self._final is None:
+            try:
+                self._final = _final(content, "answer")
+            except Exception as error:  # noqa: BLE001  an edge: objects of model-written classes raise anything
+                self._cut.complain(f"answer refused: {_text(error)}\n")
 
-    def _make_names(self):
-        ask, ask_async = self.host.ask, self.host.ask_async
-
-        def llm_query(prompt, *, model=None, schema=None):
-            """Ask the sub-model one question; return its reply as text."""
-            return ask("llm_query", _options({"prompt": _prompt(prompt)}, model, schema))
-
-        async def allm_query(prompt, *, model=None, schema=None):
-            """Ask the sub-model one question; awaitable."""
-            return await ask_async("llm_query", _options({"prompt": _prompt(prompt)}, model, schema))
-
-        def llm_query_batched(prompts, *, model=None, schema=None):
-            """Ask many questions at once; return the replies in order, a CallFailed where one failed."""
-            prompts = _prompts(prompts)
-            if not prompts:
-                return []
-            return _slots(ask("llm_query_batched", _options({"prompts": prompts}, model, schema)))
-
-        async def allm_query_batched(prompts, *, model=None, schema=None):
-            """Ask many questions at once; awaitable."""
-            prompts = _prompts(prompts)
-            if not prompts:
-                return []
-            return _slots(await ask_async("llm_query_batched", _options({"prompts": prompts}, model, schema)))
-
-        def rlm_query(query, context=None, *, model=None):
-            """Let a child with a REPL of its own answer ``query`` over ``context``."""
-            frames = []
-            item = self._item(query, context, frames)
-            return ask("rlm_query", _options({"item": item}, model), frames)
-
-        async def arlm_query(query, context=None, *, model=None):
-            """Let a child answer ``query`` over ``context``; awaitable."""
-            frames = []
-            item = self._item(query, context, frames)
-            return await ask_async("rlm_query", _options({"item": item}, model), frames)
-
-        def rlm_query_batched(items, *, model=None):
-            """Let children answer (query, context) pairs at once; return the answers in order."""
-            frames = []
-            items = self._items(items, frames)
-            return _slots(ask("rlm_query_batched", _options({"items": items}, model), frames)) if items else []
-
-        async def arlm_query_batched(items, *, model=None):
-            """Let children answer (query, context) pairs at once; awaitable."""
-            frames = []
-            items = self._items(items, frames)
-            if not items:
-                return []
-            return _slots(await ask_async("rlm_query_batched", _options({"items": items}, model), frames))
-
-        def budget():
-            """Return what is left of the run's budget, as a dict; None means no cap."""
-            return ask("budget")
-
-        def FINAL(value):  # noqa: N802
+    def _make_names(self) -> dict[str, Any]:
+        def FINAL(value: Any) -> None:  # noqa: N802
             """End the run with ``value`` as the answer, once this cell is done."""
+            self.host.current()
             self._final = _final(value, "FINAL")
 
-        def FINAL_VAR(name):  # noqa: N802
+        def FINAL_VAR(name: Any) -> None:  # noqa: N802
             """End the run with the variable of this name as the answer, once this cell is done."""
-            value = name
-            if isinstance(name, str) and re.fullmatch(r"\s*[A-Za-z_]\w*\s*", name):
-                key = name.strip()
-                if key not in self.namespace:
-                    known = ", ".join(self._variables()) or "none"
-                    raise NameError("FINAL_VAR: no variable {!r}; your variables: {}".format(key, known))
-                value = self.namespace[key]
-            self._final = _final(value, "FINAL_VAR")
+            self.host.current()
+            self._final = _final(self._named(name), "FINAL_VAR")
 
-        def SHOW_VARS():  # noqa: N802
+        def SHOW_VARS() -> str:  # noqa: N802
             """Return a listing of the variables you made, with type and size."""
-            rows = ["{}: {}".format(n, _kind(self.namespace[n])) for n in self._variables()]
+            rows = [f"{name}: {names.kind(self.namespace.get(name))}" for name in self._variables()]
             return _Listing("\n".join(rows) or "no variables yet")
 
-        names = {
-            "llm_query": llm_query,
-            "allm_query": allm_query,
-            "llm_query_batched": llm_query_batched,
-            "allm_query_batched": allm_query_batched,
-            "rlm_query": rlm_query,
-            "arlm_query": arlm_query,
-            "rlm_query_batched": rlm_query_batched,
-            "arlm_query_batched": arlm_query_batched,
-            "recursive_lm": rlm_query,
-            "arecursive_lm": arlm_query,
-            "budget": budget,
+        made = {
+            **names.queries(self.host),
             "FINAL": FINAL,
             "FINAL_VAR": FINAL_VAR,
             "SHOW_VARS": SHOW_VARS,
-            "CallFailed": calls.CallFailed,
+            "CallFailed": CallFailed,
         }
-        for name, each in names.items():
+        for each in made.values():
             each.__module__ = "rlm"
-            each.__qualname__ = each.__name__ if name != "CallFailed" else name
-        return names
+            each.__qualname__ = each.__name__
+        return made
 
-    def _items(self, items, frames):
-        result = []
-        for number, item in enumerate(items):
-            if isinstance(item, str):
-                item = (item, None)
-            if not isinstance(item, (tuple, list)) or len(item) != 2:
-                raise TypeError(
-                    "rlm_query_batched takes (query, context) pairs; item {} is {}".format(number, _kind(item))
-                )
-            result.append(self._item(item[0], item[1], frames))
-        return result
-
-    def _item(self, query, context, frames):
-        """Encode one (query, context) pair; small contexts go with the call, others ahead of it."""
-        if not isinstance(query, str):
-            raise TypeError("the query must be text, not {}".format(_kind(query)))
-        if context is None:
-            return {"query": query, "context": None}
-        format_, pieces = codec.encode(context, calls.PIECE_BYTES)
-        info = describe.describe(context)
-        first = next(pieces, b"")
-        second = next(pieces, None)
-        if second is None and len(first) <= calls.PIECE_BYTES // 16:
-            frames.append(first)
-            sent = {"frame": len(frames) - 1}
-        else:
-            sent = {"blob": self.host.upload(format_, _chain(first, second, pieces))}
-        return {"query": query, "context": dict(sent, format=format_, info=info)}
-
-
-def _chain(first, second, rest):
-    yield first
-    if second is not None:
-        yield second
-        yield from rest
+    def _named(self, name: Any) -> Any:
+        """Return the value of the variable ``name``, or ``name`` itself where it can't be a name."""
+        if not isinstance(name, str) or not re.fullmatch(r"\s*[A-Za-z_]\w*\s*", name):
+            return name
+        key = name.strip()
+        if key not in self.namespace:
+            known = ", ".join(self._variables()) or "none"
+            raise NameError(f"FINAL_VAR: no variable {key!r}; your variables: {known}")
+        return self.namespace[key]
 
 
 class _Listing(str):
@@ -255,61 +212,24 @@ class _Listing(str):
 
     __slots__ = ()
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return str(self)
 
 
-def _no_input(*args, **kwargs):
+def _no_input(*args: Any, **kwargs: Any) -> str:
     raise RuntimeError("there is nobody to answer input() here: decide yourself, or ask llm_query")
 
 
-def _options(args, model=None, schema=None):
-    if model is not None:
-        args["model"] = model
-    if schema is not None:
-        args["schema"] = schema
-    return args
-
-
-def _prompts(prompts):
-    if isinstance(prompts, (str, bytes)):
-        raise TypeError("llm_query_batched takes a list of prompts, not one text")
-    return [_prompt(each) for each in prompts]
-
-
-def _prompt(prompt):
-    """Return a prompt as JSON: text, or a list of texts and images."""
-    if isinstance(prompt, str):
-        return prompt
-    if isinstance(prompt, (list, tuple)) and prompt:
-        parts = []
-        for each in prompt:
-            if isinstance(each, codec.Image):
-                parts.append({"image": calls.base64.b64encode(each.data).decode("ascii"), "mime": each.mime})
-            elif isinstance(each, str):
-                parts.append(each)
-            else:
-                raise TypeError("a prompt's parts must be texts or images, not {}".format(_kind(each)))
-        return parts
-    raise TypeError("the prompt must be text, not {}; use str(...) or json.dumps(...)".format(_kind(prompt)))
-
-
-def _slots(values):
-    return [calls.failure(each["error"]) if isinstance(each, dict) and "error" in each else each["value"] for each in values]
-
-
-def _final(value, via):
-    text = value if isinstance(value, str) else None
+def _final(value: Any, via: str) -> dict[str, Any]:
     try:
-        encoded = json.dumps(value)
+        encoded = dumps(value)
     except (TypeError, ValueError, RecursionError):
         encoded = None
-    if text is None:
-        text = str(value)
+    text = value if isinstance(value, str) else str(value)
     size = max(len(text), len(encoded or ""))
     if size > ANSWER_CHARS:
         raise ValueError(
-            "the answer has {:,} characters, more than the {:,} allowed: shorten it".format(size, ANSWER_CHARS)
+            f"the answer has {size:,} characters, more than the {ANSWER_CHARS:,} allowed: shorten it"
         )
     final = {"text": text, "via": via}
     if encoded is not None:
@@ -317,26 +237,26 @@ def _final(value, via):
     return final
 
 
-def _kind(value):
-    kind = type(value).__name__
+def _text(error: Exception) -> str:
     try:
-        return "{} of length {:,}".format(kind, len(value))
-    except Exception:
-        return kind
+        return str(error)
+    except Exception:  # noqa: BLE001  an edge: objects of model-written classes raise anything
+        return "(its text can't be shown)"
 
 
-def _implementation():
+def _implementation() -> str:
+    python = f"Python {sys.version.split()[0]}"
     for name in ("ipykernel", "pyodide_kernel"):
         if name in sys.modules:
-            version = getattr(sys.modules[name], "__version__", "")
-            return "{} {}, Python {}".format(name, version, sys.version.split()[0])
-    return "Python {}".format(sys.version.split()[0])
+            return f"{name} {getattr(sys.modules[name], '__version__', '')}, {python}"
+    return python
 
 
-def _set_quietly(owner, name, *values):
+def _set_quietly(owner: Any, name: str, *values: Any) -> None:
+    """Set the attribute to the first of ``values`` that this version takes."""
     for value in values:
         try:
             setattr(owner, name, value)
-        except Exception:
+        except Exception:  # noqa: BLE001, S112  traits raise what they like
             continue
         return

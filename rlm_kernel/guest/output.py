@@ -13,9 +13,12 @@ import contextlib
 import os
 import sys
 import threading
+from typing import Any
+
+__all__ = ["OutputCut", "StreamCut", "cut", "short_error"]
 
 
-def cut(text, head, tail):
+def cut(text: str, head: int, tail: int) -> str:
     """Return ``text`` with its middle left out and counted, if it is longer than head and tail together."""
     dropped = len(text) - head - tail
     if dropped <= 0:
@@ -23,43 +26,47 @@ def cut(text, head, tail):
     return text[:head] + _marker(dropped) + text[len(text) - tail :]
 
 
-def _marker(dropped):
-    return "\n... [{:,} characters left out] ...\n".format(dropped)
+def _marker(dropped: int) -> str:
+    return f"\n... [{dropped:,} characters left out] ...\n"
 
 
 class StreamCut:
     """The cut of one stream, put in the place of its ``write``."""
 
-    def __init__(self, stream, head, tail):
-        self._stream = stream
+    def __init__(self, stream: Any, head: int, tail: int) -> None:
+        self.stream = stream
         # Not the instance's, which IPython may have wrapped for the length of a cell.
         self._write = type(stream).write.__get__(stream)
         self._head, self._tail = head, tail
         self._lock = threading.RLock()
         self._open = False
-        self._watcher = getattr(stream, "watch_fd_thread", None)
-        self._mark = "\0rlm {}\0".format(os.urandom(6).hex())
+        self._watcher: threading.Thread | None = getattr(stream, "watch_fd_thread", None)
+        self._watched = getattr(stream, "_original_stdstream_fd", -1)
+        self._pipe = _identity(self._watched)
+        self._mark = f"\0rlm {os.urandom(6).hex()}\0"
         self._held = ""
         self._seen = threading.Event()
         self._clear()
+        # A cell that closes it would silence all later ones.
+        stream.close = stream.flush
 
-    def _clear(self):
+    def _clear(self) -> None:
         self._room = self._head
-        self._kept = collections.deque()
+        self._kept: collections.deque[str] = collections.deque()
         self._kept_length = 0
         self._dropped = 0
 
-    def begin(self):
+    def begin(self) -> None:
         """Start a cell."""
         with self._lock:
             self._clear()
             self._open = True
-        self._stream.write = self.write
+        self.stream.write = self.write
 
-    def write(self, text):
+    def write(self, text: str) -> int:
         """Write what is within the head; keep the rest in case it is the tail."""
         if not isinstance(text, str):
-            raise TypeError("write() argument must be str, not {}".format(type(text).__name__))
+            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
         length = len(text)
         with self._lock:
             if self._watcher is not None and threading.current_thread() is self._watcher:
@@ -75,7 +82,7 @@ class StreamCut:
                 self._keep(text)
         return length
 
-    def _keep(self, text):
+    def _keep(self, text: str) -> None:
         if len(text) > self._tail:
             self._dropped += self._kept_length + len(text) - self._tail
             self._kept.clear()
@@ -88,7 +95,7 @@ class StreamCut:
             self._kept_length -= len(first)
             self._dropped += len(first)
 
-    def end(self):
+    def end(self) -> None:
         """End the cell: wait for what subprocesses wrote, then put out the tail."""
         self._drain()
         with self._lock:
@@ -97,26 +104,28 @@ class StreamCut:
             if over > 0:
                 self._dropped += over
                 tail = tail[over:]
-            if self._dropped:
-                self._write(_marker(self._dropped))
-            if tail:
-                self._write(tail)
+            dropped = self._dropped
             self._clear()
             self._open = False
+            if dropped:
+                self._write(_marker(dropped))
+            if tail:
+                self._write(tail)
 
-    def _drain(self):
+    def _drain(self) -> None:
         # The watcher reads the pipe in order: once it has come to a mark of ours, it has read all before it.
-        watched = getattr(self._stream, "_original_stdstream_fd", None)
-        if self._watcher is None or watched is None or not self._watcher.is_alive():
+        if self._watcher is None or not self._watcher.is_alive():
             return
+        if self._pipe is None or _identity(self._watched) != self._pipe:
+            return  # The cell has led the descriptor elsewhere: a mark would end up there.
         self._seen.clear()
         try:
-            os.write(watched, self._mark.encode("ascii"))
+            os.write(self._watched, self._mark.encode("ascii"))
         except OSError:
             return
         self._seen.wait(1.0)
 
-    def _unmark(self, text):
+    def _unmark(self, text: str) -> str:
         text = self._held + text
         self._held = ""
         if "\0" in text:
@@ -129,18 +138,28 @@ class StreamCut:
         return text
 
 
+def _identity(descriptor: int) -> tuple[int, int] | None:
+    """Return what tells the open file behind a descriptor from others."""
+    try:
+        found = os.fstat(descriptor)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 class OutputCut:
     """All the cuts of an IPython shell."""
 
-    def __init__(self, shell, head, tail, displays, image_bytes):
-        self._shell = shell
+    def __init__(self, shell: Any, head: int, tail: int, displays: int, image_bytes: int) -> None:
         self._head, self._tail = head, tail
         self._displays, self._image_bytes = displays, image_bytes
         self._left = displays
-        streams = [each for each in (sys.stdout, sys.stderr) if each is not None]
-        self._streams = [StreamCut(each, head, tail) for each in streams]
-        for stream in streams:
-            _silence_copy(stream)
+        streams = {"stdout": sys.stdout, "stderr": sys.stderr}
+        self._streams = {
+            name: StreamCut(each, head, tail) for name, each in streams.items() if each is not None
+        }
+        for each in self._streams.values():
+            _silence_copy(each.stream)
         if hasattr(shell, "_tee"):
             # IPython 9 keeps a copy of all that a cell prints, around our cut and without a bound.
             shell._tee = lambda channel: contextlib.nullcontext()
@@ -148,76 +167,84 @@ class OutputCut:
         self._wrap_displays(shell)
         self._wrap_tracebacks(shell)
 
-    def begin(self):
+    def begin(self) -> None:
         """Start a cell."""
         self._left = self._displays
-        for stream in self._streams:
-            stream.begin()
+        for each in self._streams.values():
+            each.begin()
 
-    def end(self):
-        """End a cell."""
-        for stream in self._streams:
-            stream.end()
+    def end(self) -> None:
+        """End a cell; its own streams must not swallow what the next one writes."""
+        for name, each in self._streams.items():
+            setattr(sys, name, each.stream)
+            each.end()
 
-    def bundle(self, data):
+    def complain(self, text: str) -> None:
+        """Put a note of the REPL's own into the cell's stderr."""
+        if "stderr" in self._streams:
+            self._streams["stderr"].write(text)
+
+    def bundle(self, data: dict[str, Any]) -> dict[str, Any]:
         """Return a MIME bundle with its texts cut and its oversized images named instead of sent."""
-        result, notes = {}, []
+        result: dict[str, Any] = {}
+        notes = []
         for mime, value in data.items():
             if isinstance(value, str) and (mime.startswith("text/") or mime == "image/svg+xml"):
                 result[mime] = cut(value, self._head, self._tail)
             elif isinstance(value, (str, bytes)) and len(value) > self._image_bytes:
-                notes.append("[{} of {:,} bytes left out: too large]".format(mime, len(value)))
+                notes.append(f"[{mime} of {len(value):,} bytes left out: too large]")
             elif isinstance(value, (dict, list)) and len(str(value)) > self._head + self._tail:
-                notes.append("[{} left out: too large]".format(mime))
+                notes.append(f"[{mime} left out: too large]")
             else:
                 result[mime] = value
         if notes:
             result["text/plain"] = "\n".join([result.get("text/plain", ""), *notes]).strip()
         return result
 
-    def _wrap_results(self, shell):
+    def _wrap_results(self, shell: Any) -> None:
         hook = getattr(shell, "displayhook", None)
         if hook is None:
             return
         write = hook.write_format_data
 
-        def write_format_data(format_dict, md_dict=None):
+        def write_format_data(format_dict: dict[str, Any], md_dict: Any = None) -> Any:
             return write(self.bundle(format_dict), md_dict)
 
         hook.write_format_data = write_format_data
 
-    def _wrap_displays(self, shell):
+    def _wrap_displays(self, shell: Any) -> None:
         publisher = getattr(shell, "display_pub", None)
         if publisher is None:
             return
         publish = publisher.publish
 
-        def publish_some(data, metadata=None, **kwargs):
+        def publish_some(data: dict[str, Any], metadata: Any = None, **kwargs: Any) -> Any:
             self._left -= 1
-            if self._left > 0:
+            if self._left >= 0:
                 return publish(self.bundle(data), metadata, **kwargs)
-            if self._left == 0:
-                note = "[more than {} outputs in one cell: the rest is left out]".format(self._displays)
+            if self._left == -1:
+                note = f"[more than {self._displays} outputs in one cell: the rest is left out]"
                 return publish({"text/plain": note}, {})
             return None
 
         publisher.publish = publish_some
 
-    def _wrap_tracebacks(self, shell):
+    def _wrap_tracebacks(self, shell: Any) -> None:
         show = getattr(shell, "_showtraceback", None)
         if show is None:
             return
 
-        def show_some(etype, evalue, stb):
+        def show_some(etype: Any, evalue: Any, stb: list[str] | str) -> Any:
+            lines = [stb] if isinstance(stb, str) else stb
             # The guest's own frames say nothing about the model's code.
-            frames = [each for each in stb if not each.lstrip().startswith("File <rlm guest")]
+            frames = [each for each in lines if not each.lstrip().startswith("File <rlm guest")]
             text = cut("\n".join(frames), self._head // 4, self._tail // 2)
             return show(etype, _short(evalue, self._tail), text.split("\n"))
 
         shell._showtraceback = show_some
 
 
-def short_error(result, limit):
+def short_error(result: Any, limit: int) -> None:
     """Replace an enormous error of a cell's ``result`` by a short one, since the reply repeats its text."""
     for name in ("error_in_exec", "error_before_exec"):
         error = getattr(result, name, None)
@@ -225,18 +252,18 @@ def short_error(result, limit):
             setattr(result, name, _short(error, limit))
 
 
-def _short(error, limit):
+def _short(error: Any, limit: int) -> Any:
     try:
         text = str(error)
-    except Exception as why:
-        text = "(its text can't be shown: {})".format(type(why).__name__)
+    except Exception as why:  # noqa: BLE001  an edge: objects of model-written classes raise anything
+        text = f"(its text can't be shown: {type(why).__name__})"
     else:
         if len(text) <= limit:
             return error
     return type(type(error).__name__, (Exception,), {})(cut(text, limit // 2, limit // 2))
 
 
-def _silence_copy(stream):
+def _silence_copy(stream: Any) -> None:
     """Stop ipykernel from repeating what subprocesses write on the kernel's own stdout and stderr."""
     copy = getattr(stream, "_original_stdstream_copy", None)
     if copy is not None:

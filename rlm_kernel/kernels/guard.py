@@ -5,15 +5,14 @@ the kernel and also when it ends in any way, ``kill -9`` included; then the guar
 that descends from it. The guard is a subreaper: a process that forks twice and leaves its session becomes
 the guard's child, not init's. When the kernel ends by itself, what it left behind is killed as well.
 
-Over the lifeline the guard says ``kernel <pid>`` and ``ended <code>`` (negative: the signal), the kernel, before it
-runs anything else, ``holds <protections>``; each is a line. The orchestrator sends numbers of signals for the
-kernel's process group, a byte each: it need not know whether a pid is still the kernel's.
+Over the lifeline the guard says ``kernel <pid>`` and ``ended <code>`` (negative: the signal), and the kernel,
+before it runs anything else, ``holds <protections>``; each is a line. The orchestrator sends numbers of
+signals for the kernel's process group, a byte each: it need not know whether a pid is still the kernel's.
 
 Where there are no subreapers (macOS) processes that left the kernel's group survive.
 
-Standard library only, one thread. A kernel of its own program is started with
-``python -I -S -c "...; from rlm_kernel.kernels.guard import main; main()" <lifeline> <parent> <confined> <argv>``;
-the fork server's are forked in `zygote`.
+Standard library only, one thread. `main` guards a kernel that is a program of its own; `zygote` guards those
+that it forks.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ _POLL_MILLISECONDS = 1000
 
 
 def main() -> None:
-    """Run the guard of the program that the command line names; see the module's text."""
+    """Guard a program: the command line is ``<lifeline> <orchestrator's pid> <confined: 0 or 1> <argv>``."""
     lifeline = socket.socket(fileno=int(sys.argv[1]))
     lifeline.set_inheritable(False)
     parent, confined, argv = int(sys.argv[2]), sys.argv[3] == "1", sys.argv[4:]
@@ -50,13 +49,13 @@ def main() -> None:
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
     try:
-        os.execvp(argv[0], argv)
+        os.execvp(argv[0], argv)  # noqa: S606  the user's kernel
     except OSError as error:
         sys.exit(f"{argv[0]} could not be started: {error.strerror}")
 
 
 def open_process(pid: int) -> int | None:
-    """Return a descriptor that becomes readable when the process ends, or None where there is no such thing."""
+    """Return a descriptor that becomes readable when the process ends, or None where there are none."""
     with suppress(AttributeError, OSError):
         return os.pidfd_open(pid)
     return None
@@ -122,7 +121,7 @@ class _Guard:
         """Guard the kernel to its end, then exit as it did."""
         wakeups, waker = socket.socketpair()
         for end in (wakeups, waker):
-            end.setblocking(False)
+            end.settimeout(0)
         signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
         for number in (signal.SIGCHLD, signal.SIGTERM):
             signal.signal(number, lambda *_: None)
@@ -167,7 +166,7 @@ class _Guard:
                 os.killpg(self._kernel, number)
 
     def _reap(self, options: int) -> bool:
-        """Take leave of children that ended, also of those that were not ours by birth; False if none is left."""
+        """Take leave of children that ended, by birth or by adoption; False if none is left."""
         while True:
             try:
                 pid, status = os.waitpid(-1, options)

@@ -1,10 +1,10 @@
 """The fork server: a process that has imported ipykernel once and forks into kernels.
 
-It is started with a clean environment, so that no key was ever in its memory. It stays without threads and without
-a ZeroMQ context, which would not survive a fork, and never runs a kernel itself. Each request is one packet:
-JSON (``argv``, ``cwd``, ``env``, ``confined``) with two descriptors beside it, the kernel's lifeline and its log.
-For each it forks a guard, which forks the kernel; see `guard`. It ends when its socket closes; kernels and their
-guards don't depend on it.
+It is started with a clean environment, so that no key was ever in its memory. It stays without threads and
+without a ZeroMQ context, which would not survive a fork, and never runs a kernel itself. Each request is one
+packet: JSON (``argv``, ``cwd``, ``env``, ``confined``) with two descriptors beside it, the kernel's lifeline
+and its log. For each it forks a guard, which forks the kernel; see `guard`. It ends when its socket closes or
+the orchestrator ends; kernels and their guards don't depend on it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import select
 import signal
 import socket
 import sys
@@ -57,7 +58,7 @@ def _preload() -> None:
     del sys.modules["debugpy"]
     zmq = import_module("zmq")
     threads = len(os.listdir("/proc/self/task"))
-    if threads > 1 or zmq.Context._instance is not None:  # noqa: SLF001  no other way to know
+    if threads > 1 or zmq.Context._instance is not None:
         sys.exit(f"importing ipykernel left {threads} threads or a ZeroMQ context: forking is not safe")
     gc.freeze()
 
@@ -66,7 +67,10 @@ def _serve(requests: socket.socket, orchestrator: int | None) -> list[str] | Non
     """Fork for each request; returns None at the end, and the kernel's arguments in its process."""
     # Guards are not waited for.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    ends: list[socket.socket | int] = [requests] if orchestrator is None else [requests, orchestrator]
     while True:
+        if orchestrator in select.select(ends, [], [])[0]:
+            return None
         packet, descriptors, _, _ = socket.recv_fds(requests, MAX_REQUEST, 2)
         if not packet:
             return None

@@ -43,11 +43,11 @@ class Gate:
             self.in_flight += 1
         return self._cuts
 
-    def leave(self, ticket: int, *, limited: bool) -> None:
-        """Give a place back; ``limited`` tells that the endpoint answered 429."""
-        if not limited:
+    def leave(self, ticket: int, status: int | None) -> None:
+        """Give a place back; ``status`` is what the endpoint answered, None if nothing."""
+        if status == 200:
             self._cap = min(self.most, self._cap + 0.25)
-        elif ticket == self._cuts:
+        elif status == 429 and ticket == self._cuts:
             self._cuts += 1
             self._cap = max(1.0, min(self._cap, self.in_flight) / 2)
         self._free()

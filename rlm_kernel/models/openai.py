@@ -7,15 +7,16 @@ import json
 import os
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
+from decimal import Decimal
 from urllib.parse import urlsplit
 
 from .. import __version__, config
 from ..errors import ConfigError
-from . import prices as price_list
+from ..usage import Usage
 from .base import ModelOptions, Reply, Request
 from .chat import Draft, NotAReplyError, encode, request_body
-from .failures import Failure, malformed, refused
-from .prices import Price
+from .failures import Failure, malformed, refused, timed_out
+from .prices import Price, own_price, price
 from .retry import Attempts, Backoff
 from .wire import OPENAI_URL, Connections, Endpoint, close_connections, connected
 
@@ -95,7 +96,7 @@ class OpenAIModel:
     @property
     def price_known(self) -> bool:
         """Whether requests will have a price, as far as can be told before the first."""
-        return price_list.known(self._name, overrides=self._prices, provider_url=self.base_url)
+        return self._cost(Usage(1, 1), self._name) is not None
 
     async def reply(self, request: Request) -> Reply:
         """Answer ``request`` over the raw path; see `rlm_kernel.models.base.Model.reply`."""
@@ -116,13 +117,14 @@ class OpenAIModel:
                 ticket = await wire.gate.enter()
         except TimeoutError:
             return attempts.timed_out()
-        outcome: bytes | Failure | None = None
+        status = None
         try:
             outcome = await wire.post(body, attempts.begin())
+            status = outcome.status if isinstance(outcome, Failure) else 200
         except TimeoutError:
             return attempts.timed_out()
         finally:
-            wire.gate.leave(ticket, limited=isinstance(outcome, Failure) and outcome.status == 429)
+            wire.gate.leave(ticket, status)
         if isinstance(outcome, Failure):
             return outcome
         draft = Draft()
@@ -170,6 +172,8 @@ class OpenAIModel:
         )
 
     def _attempts(self, request: Request) -> Attempts:
+        if request.timeout is not None and request.timeout <= 0:
+            raise timed_out(0, place=self._endpoint.place).error(self._name, 0)
         return Attempts(
             model=self._name,
             place=self._endpoint.place,
@@ -184,9 +188,15 @@ class OpenAIModel:
         usage = reply.usage
         for name in dict.fromkeys((self._name, reply.model)):
             if usage.cost_usd is None:
-                cost = price_list.price(usage, name, overrides=self._prices, provider_url=self.base_url)
-                usage = dataclasses.replace(usage, cost_usd=cost)
+                usage = dataclasses.replace(usage, cost_usd=self._cost(usage, name))
         return dataclasses.replace(reply, usage=usage)
+
+    def _cost(self, usage: Usage, name: str) -> Decimal | None:
+        if self._endpoint.is_loopback:
+            # No list has prices for this machine, and loading it holds up the loop for a tenth of a second.
+            own = own_price(name, self._prices)
+            return None if own is None else own.cost(usage)
+        return price(usage, name, overrides=self._prices, provider_url=self.base_url)
 
     def _malformed(self, error: NotAReplyError) -> Failure:
         place, secrets = self._endpoint.place, self._endpoint.secrets

@@ -50,8 +50,7 @@ parts = (
 _SHOW = """\
 print(type(context).__name__, "of", len(parts), "parts,", sum(map(len, parts.values())), "chars")
 for name, text in list(parts.items())[:3]:
-    print(f"--- {name}: {len(text)} chars")
-    print(text[:300])
+    print(f"{name}: {len(text)} chars, {text[:80]!r}")
 """
 
 # Pieces of a part end at the end of a line, so that patterns find the same in them as in the whole.
@@ -168,17 +167,16 @@ pairs = [list(pair) for pair in sorted(shared, key=lambda pair: (place[pair[0]],
 print(len(pairs), "pairs")
 """
 
-_RECURSIVE = (
-    _SPLIT
-    + """\
+_RECURSIVE = """\
 text = "\\n".join(parts.values())
-quarters = list(pieces(text, len(text) // 4 + 1))
+places = [len(text) * i // 4 for i in range(1, 4)]
+cuts = sorted({0, len(text), *(text.find("\\n", place) + 1 or place for place in places)})
+quarters = [text[start:end] for start, end in zip(cuts, cuts[1:])]
 query = "Count the matches of /" + PATTERN + "/ in this part. Reply with the number only."
 replies = rlm_query_batched([(query, quarter) for quarter in quarters])
 counts = [int(reply) for reply in replies if reply]
 print(counts)
 """
-)
 
 _RECURSIVE_END = """\
 total = sum(counts)

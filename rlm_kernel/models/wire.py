@@ -189,6 +189,8 @@ class Connections:
             await asyncio.to_thread(importlib.import_module, "openai")
         import openai  # noqa: PLC0415  on use
 
+        if self._client is not None:  # another stream made it meanwhile
+            return self._client
         client = openai.AsyncOpenAI(
             api_key="none",  # the real one is among the headers
             base_url=self.endpoint.base_url,

@@ -14,7 +14,7 @@ from importlib import resources
 __all__ = ["GuestSettings", "first_cell"]
 
 # In the order in which they need each other.
-_MODULES = ("codec", "describe", "calls", "output", "cells")
+_MODULES = ("codec", "describe", "channels", "calls", "output", "names", "cells")
 
 _TEMPLATE = """\
 def _install(sources, settings, loads):

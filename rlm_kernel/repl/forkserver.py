@@ -1,7 +1,7 @@
 """Where kernels of this interpreter are forked from: one server for a process, started with the first kernel.
 
-The server is only written to. What becomes of a request is told on the kernel's own lifeline, so that any number
-of event loops and threads can use the server at the same time. It ends with this process.
+The server is only written to. What becomes of a request is told on the kernel's own lifeline, so that any
+number of event loops and threads can use the server at the same time. It ends with this process.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class ForkServer:
     def __init__(self, env: Mapping[str, str]) -> None:
         self._env = dict(env)
         self.owner = os.getpid()
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  as long as the server
         self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603  this package's own program
@@ -49,7 +49,7 @@ class ForkServer:
                 start_new_session=True,
             )
         # It may be importing yet, while requests wait; nothing here must.
-        self._requests.setblocking(False)
+        self._requests.settimeout(0)
 
     @property
     def alive(self) -> bool:

@@ -13,7 +13,6 @@ import asyncio
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import uuid
@@ -29,7 +28,7 @@ from jupyter_client.manager import AsyncKernelManager
 
 from ..context import Context
 from ..errors import KernelStartError
-from .process import GuardedProcess
+from .process import GuardedProcess, PlainProcess
 from .provisioner import GuardedProvisioner
 from .transport import Channel, JupyterMessage
 
@@ -75,9 +74,6 @@ ENVIRONMENT = frozenset(
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 MESSAGES_A_TICK = 200
 OWN_KERNEL = "rlm-local"
-CLOSE_SECONDS = 5.0
-POLL_SECONDS = 0.05
-REAP_SECONDS = 0.01
 _ARGV = [
     sys.executable,
     "-m",
@@ -91,7 +87,7 @@ _ARGV = [
 ]
 
 
-class _OneSpec(KernelSpecManager):  # type: ignore[misc]
+class _OneSpec(KernelSpecManager):
     """Knows this interpreter's ipykernel too, installed as a kernelspec or not."""
 
     def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
@@ -106,7 +102,7 @@ class LocalTransport:
     ``kernel_name`` is a kernelspec's name; without one it is this interpreter's ipykernel. ``cwd`` is the
     kernel's working folder, a private one by default. ``env`` adds variables to the allow-list. ``confined``
     closes other processes to the kernel, see `rlm_kernel.kernels.confine`; `holds` tells what came of it.
-    ``fork`` lets this interpreter's ipykernel come from the fork server; ``RLM_FORK_SERVER=0`` turns that off.
+    ``fork`` lets this interpreter's ipykernel come from the fork server; ``RLM_FORK_SERVER=0`` forbids it.
     """
 
     backend = "local"
@@ -130,8 +126,7 @@ class LocalTransport:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._on_message: Callable[[JupyterMessage], None] = lambda message: None
         self._on_death: Callable[[str], None] = lambda cause: None
-        self._watch: int | asyncio.Task[None] | None = None
-        self._gone = asyncio.Event()
+        self._process: GuardedProcess | PlainProcess | None = None
         self._closed = False
         self._shared: list[Path] = []
         self.folder = ""
@@ -155,9 +150,13 @@ class LocalTransport:
         try:
             self._provision(manager)
             with open(self._log, "wb") as log:
-                await manager.start_kernel(
-                    env=self._environment(), cwd=os.fspath(self._cwd or work), stdout=log, stderr=log
-                )
+                try:
+                    await manager.start_kernel(
+                        env=self._environment(), cwd=os.fspath(self._cwd or work), stdout=log, stderr=log
+                    )
+                finally:
+                    # Also that of a start which was cut short.
+                    self._process = _process_of(manager.provisioner)
         except NoSuchKernel as error:
             await self.close()
             raise KernelStartError(
@@ -166,13 +165,21 @@ class LocalTransport:
         except OSError as error:
             await self.close()
             raise KernelStartError(f"the kernel's process could not be started: {error}") from None
+        if self._process is None:
+            raise KernelStartError(
+                f"the kernelspec {self._kernel_name!r} starts no process on this machine",
+                hint="the repl `gateway` reaches kernels elsewhere",
+            )
         self._connect(manager)
-        self._watch_process()
+        self._process.on_end = self._ended
+        if self._process.ended:
+            self._ended()
         return Path(self.folder).name
 
     def _provision(self, manager: AsyncKernelManager) -> None:
         """Take the start of the kernel into our hands, unless its kernelspec leaves it to others."""
         spec = manager.kernel_spec
+        assert spec is not None
         if sys.platform == "win32" or "kernel_provisioner" in spec.metadata:
             return
         provisioner = GuardedProvisioner(kernel_id=str(uuid.uuid4()), kernel_spec=spec, parent=manager)
@@ -184,12 +191,7 @@ class LocalTransport:
     @property
     def holds(self) -> tuple[str, ...]:
         """Which of `rlm_kernel.kernels.confine.PROTECTIONS` hold; known once the kernel is ready."""
-        return self._guarded.holds if self._guarded is not None else ()
-
-    @property
-    def _guarded(self) -> GuardedProcess | None:
-        provisioner = self._manager.provisioner if self._manager is not None else None
-        return provisioner.guarded if isinstance(provisioner, GuardedProvisioner) else None
+        return self._process.holds if self._process is not None else ()
 
     @property
     def _log(self) -> str:
@@ -200,7 +202,7 @@ class LocalTransport:
         return {**_allowed(), "IPYTHONDIR": os.path.join(self.folder, "ipython"), **self._env}
 
     def _connect(self, manager: AsyncKernelManager) -> None:
-        context = zmq.Context.instance()
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
         kinds: dict[Channel, int] = {
             "shell": zmq.DEALER,
             "stdin": zmq.DEALER,
@@ -223,49 +225,13 @@ class LocalTransport:
             assert self._loop is not None
             self._loop.add_reader(socket.fd, self._pump, channel)
 
-    def _watch_process(self) -> None:
-        guarded = self._guarded
-        if guarded is not None:
-            guarded.on_end = self._ended
-            if guarded.ended:
-                self._ended()
-            return
-        process = self._process
-        assert process is not None
-        if hasattr(os, "pidfd_open"):
-            self._watch = os.pidfd_open(process.pid)
-            assert self._loop is not None
-            self._loop.add_reader(self._watch, self._ended)
-        else:
-            self._watch = asyncio.create_task(self._poll())
-
-    async def _poll(self) -> None:
-        while self._process is not None and self._process.poll() is None:
-            await asyncio.sleep(POLL_SECONDS)
-        self._ended()
-
-    @property
-    def _process(self) -> subprocess.Popen[bytes] | None:
-        provisioner = self._manager.provisioner if self._manager is not None else None
-        process: subprocess.Popen[bytes] | None = getattr(provisioner, "process", None)
-        return process
-
     def _ended(self) -> None:
-        if isinstance(self._watch, int):
-            assert self._loop is not None
-            self._loop.remove_reader(self._watch)
-            os.close(self._watch)
-            self._watch = None
-        if self._guarded is not None:
-            code = self._guarded.returncode
-        else:
-            code = self._process.poll() if self._process is not None else None
+        assert self._process is not None
         # What it sent before it ended is still in the sockets.
         for channel in self._sockets:
             self._pump(channel)
-        self._gone.set()
         if not self._closed:
-            self._on_death(_how_it_ended(code))
+            self._on_death(_how_it_ended(self._process.returncode))
 
     def start_log(self) -> str:
         """Return the end of what the process printed while it started."""
@@ -350,7 +316,7 @@ class LocalTransport:
 
     async def interrupt(self) -> None:
         """Interrupt as the kernelspec says, by signal or by message."""
-        if self._manager is not None and not self._gone.is_set():
+        if self._manager is not None and self._process is not None and not self._process.ended:
             with suppress(RuntimeError, OSError):
                 await self._manager.interrupt_kernel()
 
@@ -359,48 +325,38 @@ class LocalTransport:
         if self._closed:
             return
         self._closed = True
-        loop, process = self._loop, self._process
         for socket in self._sockets.values():
-            if loop is not None:
-                loop.remove_reader(socket.fd)
+            if self._loop is not None:
+                self._loop.remove_reader(int(socket.fd))
             socket.close()
         self._sockets.clear()
         try:
-            if self._guarded is not None and self._manager is not None:
-                await asyncio.shield(self._manager.provisioner.kill())
-            elif process is not None:
-                _kill(process)
-                # A run that is cancelled while it closes must not leave a zombie.
-                await asyncio.shield(self._reap(process))
+            if self._process is not None:
+                # A run that is cancelled while it closes must not leave a process.
+                await asyncio.shield(self._process.close())
         finally:
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    async def _reap(self, process: subprocess.Popen[bytes]) -> None:
-        for _ in range(int(CLOSE_SECONDS / REAP_SECONDS)):
-            if process.poll() is not None:
-                break
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._gone.wait(), REAP_SECONDS)
-        if isinstance(self._watch, asyncio.Task):
-            self._watch.cancel()
+
+def _process_of(provisioner: Any) -> GuardedProcess | PlainProcess | None:
+    if isinstance(provisioner, GuardedProvisioner):
+        return provisioner.guarded
+    popen = getattr(provisioner, "process", None)
+    return None if popen is None else PlainProcess(popen)
 
 
 def _allowed() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name in ENVIRONMENT or name.startswith("LC_")}
+    env = {name: value for name, value in os.environ.items() if name in ENVIRONMENT or name.startswith("LC_")}
+    if "PYTHONPATH" in env:
+        # What is relative is meant from here, not from a kernel's folder, where a model may write modules.
+        env["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, env["PYTHONPATH"].split(os.pathsep)))
+    return env
 
 
 def _addresses(folder: str) -> dict[str, str]:
     if sys.platform == "win32":
         return {"transport": "tcp", "transport_encryption": "required"}
     return {"transport": "ipc", "ip": os.path.join(folder, "k")}
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    with suppress(ProcessLookupError, PermissionError):
-        if hasattr(os, "killpg"):
-            os.killpg(process.pid, signal.SIGKILL)
-    with suppress(ProcessLookupError):
-        process.kill()
 
 
 def _how_it_ended(code: int | None) -> str:

@@ -1,6 +1,8 @@
-"""A kernel's process as the host sees it: through the lifeline to its guard, and through nothing else.
+"""A kernel's process as the host sees it.
 
-No pid is ever signalled from here while it may be another's; see `rlm_kernel.kernels.guard` for the other end.
+`GuardedProcess` sees it through the lifeline to its guard, and through nothing else: no pid is ever signalled
+that may be another's by now. The other end is `rlm_kernel.kernels.guard`. `PlainProcess` is for what others
+started.
 """
 
 from __future__ import annotations
@@ -15,8 +17,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["GuardedProcess", "python_command", "start_guarded"]
+__all__ = ["GuardedProcess", "PlainProcess", "python_command", "start_guarded"]
 
+CLOSE_SECONDS = 5.0
+POLL_SECONDS = 0.05
+# For a guard that is at work already; the event loop waits as well.
+LEAVE_SECONDS = 0.5
 _ROOT = str(Path(__file__).parents[2])
 _MAX_LINE = 4096
 
@@ -24,7 +30,7 @@ _MAX_LINE = 4096
 class GuardedProcess:
     """A kernel and its guard; must be made in the loop that is to watch them.
 
-    ``popen`` is the guard's process where it is this one's child. ``on_end`` is called once, when both are gone.
+    ``popen`` is the guard's process if it is this one's child. ``on_end`` is called once, when both are gone.
     """
 
     def __init__(self, lifeline: socket.socket, popen: subprocess.Popen[bytes] | None = None) -> None:
@@ -38,7 +44,7 @@ class GuardedProcess:
         self.pid: int | None = None
         self.returncode: int | None = None
         self.holds: tuple[str, ...] = ()
-        lifeline.setblocking(False)
+        lifeline.settimeout(0)
         self._loop.add_reader(lifeline, self._read)
 
     async def started(self) -> bool:
@@ -67,16 +73,29 @@ class GuardedProcess:
             with suppress(OSError):
                 self._lifeline.shutdown(socket.SHUT_WR)
 
+    async def close(self) -> None:
+        """Kill the kernel and all that it started, and wait until they are gone, but not for ever."""
+        self.kill()
+        try:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._ended.wait(), CLOSE_SECONDS)
+        finally:
+            self.abandon()
+
     def abandon(self) -> None:
-        """Give up on a guard that does not do its work; safe to call twice."""
+        """Wait no longer for the guard to tell of the end; safe to call twice."""
         if self.ended:
             return
+        self.kill()
         if self.pid is not None:
             # The guard holds its end open: it has not taken leave of the kernel, whose pid is still its own.
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
         if self._popen is not None:
-            self._popen.kill()
+            try:
+                self._popen.wait(LEAVE_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._popen.kill()
         self._end()
 
     def _read(self) -> None:
@@ -106,6 +125,68 @@ class GuardedProcess:
             # Its descriptors are closed, so that it has no more to do than to go.
             self._popen.wait()
         self._told.set()
+        self._ended.set()
+        self.on_end()
+
+
+class PlainProcess:
+    """A process that a provisioner of its own started, or this one where there are no guards."""
+
+    holds: tuple[str, ...] = ()
+
+    def __init__(self, popen: subprocess.Popen[bytes]) -> None:
+        self._popen = popen
+        self._loop = asyncio.get_running_loop()
+        self._ended = asyncio.Event()
+        self._descriptor: int | None = None
+        self._polling: asyncio.Task[None] | None = None
+        self.on_end: Callable[[], None] = lambda: None
+        self.pid = popen.pid
+        with suppress(AttributeError, OSError):
+            self._descriptor = os.pidfd_open(popen.pid)
+        if self._descriptor is not None:
+            self._loop.add_reader(self._descriptor, self._end)
+        else:
+            self._polling = asyncio.create_task(self._poll())
+
+    @property
+    def ended(self) -> bool:
+        """Whether the process is gone."""
+        return self._ended.is_set()
+
+    @property
+    def returncode(self) -> int | None:
+        """How it ended, if it did."""
+        return self._popen.poll()
+
+    async def close(self) -> None:
+        """Kill the process group, and wait until the process is gone, but not for ever."""
+        with suppress(ProcessLookupError, PermissionError):
+            if hasattr(os, "killpg"):
+                os.killpg(self.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            self._popen.kill()
+        try:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._ended.wait(), CLOSE_SECONDS)
+        finally:
+            with suppress(subprocess.TimeoutExpired):
+                self._popen.wait(LEAVE_SECONDS)
+            self._end()
+
+    async def _poll(self) -> None:
+        while self._popen.poll() is None:  # noqa: ASYNC110  nothing tells
+            await asyncio.sleep(POLL_SECONDS)
+        self._end()
+
+    def _end(self) -> None:
+        if self.ended:
+            return
+        if self._descriptor is not None:
+            self._loop.remove_reader(self._descriptor)
+            os.close(self._descriptor)
+        elif self._polling is not None:
+            self._polling.cancel()
         self._ended.set()
         self.on_end()
 

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from jupyter_client.connect import KernelConnectionInfo
-from jupyter_client.provisioning import LocalProvisioner
+from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 
 from . import forkserver
 from .process import GuardedProcess, start_guarded
@@ -23,17 +21,16 @@ from .process import GuardedProcess, start_guarded
 __all__ = ["GuardedProvisioner"]
 
 FORK_SECONDS = 20.0
-CLOSE_SECONDS = 5.0
 # What precedes the arguments of ipykernel in the command of a kernel that can be forked.
 LAUNCHER = "ipykernel_launcher"
 _log = logging.getLogger("rlm_kernel")
 
 
-class GuardedProvisioner(LocalProvisioner):  # type: ignore[misc]
+class GuardedProvisioner(LocalProvisioner):
     """A kernel of this machine, behind a guard.
 
-    ``server_env`` is the environment of the fork server that the kernel may come from, or None for a kernel with a
-    program of its own.
+    ``server_env`` is the environment of the fork server that the kernel may come from, or None for a kernel
+    that is a program of its own.
     """
 
     confined = True
@@ -45,20 +42,12 @@ class GuardedProvisioner(LocalProvisioner):  # type: ignore[misc]
         """Whether a kernel was started and not yet cleaned up."""
         return self.guarded is not None
 
-    async def launch_kernel(
-        self,
-        cmd: list[str],
-        *,
-        cwd: str,
-        env: Mapping[str, str],
-        stdout: IO[bytes],
-        **_: Any,
-    ) -> KernelConnectionInfo:
-        """Start the kernel; ``stdout`` is its log."""
-        self.cwd = Path(cwd)
-        self.guarded = await self._fork(cmd, cwd, env, stdout.fileno())
+    async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
+        """Start the kernel in ``cwd`` with ``env``; ``stdout`` is its log."""
+        cwd, env, log = kwargs["cwd"], kwargs["env"], kwargs["stdout"].fileno()
+        self.guarded = await self._fork(cmd, cwd, env, log)
         if self.guarded is None:
-            self.guarded = start_guarded(cmd, cwd=cwd, env=env, log=stdout.fileno(), confined=self.confined)
+            self.guarded = start_guarded(cmd, cwd=cwd, env=env, log=log, confined=self.confined)
             await self.guarded.started()
         self.pid = self.pgid = self.guarded.pid
         return self.connection_info
@@ -108,13 +97,8 @@ class GuardedProvisioner(LocalProvisioner):  # type: ignore[misc]
 
     async def kill(self, restart: bool = False) -> None:  # noqa: FBT001, FBT002  Jupyter's signature
         """Kill the kernel and all that it started, and wait until they are gone."""
-        guarded = self.guarded
-        if guarded is None:
-            return
-        guarded.kill()
-        with suppress(TimeoutError):
-            await asyncio.wait_for(guarded.wait(), CLOSE_SECONDS)
-        guarded.abandon()
+        if self.guarded is not None:
+            await self.guarded.close()
 
     async def terminate(self, restart: bool = False) -> None:  # noqa: FBT001, FBT002  Jupyter's signature
         """Kill the kernel: one that runs a model's code is not asked."""

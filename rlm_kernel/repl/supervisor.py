@@ -104,8 +104,9 @@ class Supervisor:
 
     async def close(self) -> None:
         """End the kernel, also one that is still starting."""
-        if self._starting is not None and not self._starting.done():
+        if self._starting is not None:
             self._starting.cancel()
+            # Nobody else may have waited for it: a start that failed has said so by now, or does not matter.
             with suppress(asyncio.CancelledError, Exception):
                 await self._starting
         if self._session is not None:

@@ -7,7 +7,7 @@ import base64
 import json
 
 import pytest
-from kernels import open_repl
+from kernels import Repl, open_repl
 
 from rlm_kernel.repl.base import LLMQuery, RLMQuery
 from rlm_kernel.repl.bootstrap import GuestSettings
@@ -48,7 +48,8 @@ async def test_a_failed_call_raises_and_a_failed_slot_is_a_typed_false_object(re
 
 async def test_long_and_odd_texts_arrive_whole(repl):
     await repl.run(
-        "llm_query('x' * 3_000_000)\nllm_query('\\ud800 \\U0001f600 \\x00')\nllm_query_batched(['y' * 100_000] * 3)"
+        "llm_query('x' * 3_000_000)\nllm_query('\\ud800 \\U0001f600 \\x00')\n"
+        "llm_query_batched(['y' * 100_000] * 3)"
     )
     first, second, third = repl.calls
     assert first.prompts == ("x" * 3_000_000,)
@@ -58,8 +59,8 @@ async def test_long_and_odd_texts_arrive_whole(repl):
 
 async def test_an_image_in_a_prompt_becomes_a_part(repl):
     await repl.run(
-        "from rlm_guest.codec import Image\nllm_query(['what is it?', Image(bytes.fromhex('%s'), 'image/png')])"
-        % PNG
+        "from rlm_guest.codec import Image\n"
+        f"llm_query(['what is it?', Image(bytes.fromhex('{PNG}'), 'image/png')])"
     )
     (prompt,) = repl.calls[0].prompts
     url = "data:image/png;base64," + base64.b64encode(bytes.fromhex(PNG)).decode()
@@ -105,7 +106,7 @@ async def test_budget(repl):
 
 
 @pytest.mark.parametrize(
-    "settings, together", [(GuestSettings(), 8), (WITHOUT_CONTROL, 1)], ids=["control", "stdin"]
+    ("settings", "together"), [(GuestSettings(), 8), (WITHOUT_CONTROL, 1)], ids=["control", "stdin"]
 )
 async def test_threads_are_answered(settings, together):
     async with open_repl(settings=settings) as repl:
@@ -166,7 +167,8 @@ async def test_a_thread_left_behind_gets_no_answer(repl):
 
 async def test_a_pool_of_an_earlier_cell_works_for_later_ones(repl):
     await repl.run(
-        "from concurrent.futures import ThreadPoolExecutor\npool = ThreadPoolExecutor(2)\nlist(pool.map(llm_query, 'ab'))"
+        "from concurrent.futures import ThreadPoolExecutor\npool = ThreadPoolExecutor(2)\n"
+        "list(pool.map(llm_query, 'ab'))"
     )
     assert await repl.value("list(pool.map(llm_query, 'cd'))") == "['reply to c', 'reply to d']"
 
@@ -181,6 +183,79 @@ async def test_a_call_that_waits_in_a_thread_when_its_cell_ends_is_cancelled(rep
     )
     assert repl.in_flight == 0
     assert await repl.value("thread.join(); out[0].kind") == "'cancelled'"
+
+
+async def test_a_pool_of_an_earlier_cell_works_for_a_thread_of_a_later_one(repl):
+    await repl.run(
+        "from concurrent.futures import ThreadPoolExecutor\nimport threading\n"
+        "pool = ThreadPoolExecutor(1)\npool.submit(llm_query, 'a').result()"
+    )
+    shown = await repl.value(
+        "out = []\n"
+        "thread = threading.Thread(target=lambda: out.append(pool.submit(llm_query, 'b').result()))\n"
+        "thread.start(); thread.join(); out"
+    )
+    assert shown == "['reply to b']"
+
+
+async def test_a_thread_that_waits_on_stdin_does_not_hold_up_the_end_of_its_cell():
+    async with open_repl(settings=WITHOUT_CONTROL) as repl:
+        repl.delay = 60
+        result = await repl.run(
+            "import threading, time\nout = []\n"
+            "def ask():\n    try: llm_query('q')\n    except Exception as e: out.append(e)\n"
+            "thread = threading.Thread(target=ask); thread.start()\ntime.sleep(0.2)"
+        )
+        assert result.status == "ok"
+        assert len(repl.calls) == 1
+        repl.delay = 0
+        assert await repl.value("thread.join(); out[0].kind, llm_query('next')") == (
+            "('cancelled', 'reply to next')"
+        )
+
+
+async def test_a_task_left_behind_neither_asks_nor_blocks_the_kernel(repl):
+    await repl.run(
+        "import asyncio\nout = []\n"
+        "async def later():\n"
+        "    await asyncio.sleep(0.05)\n"
+        "    try: llm_query('late')\n"
+        "    except Exception as e: out.append(e)\n"
+        "task = asyncio.create_task(later())"
+    )
+    # A message to the kernel, handled between cells, after the task.
+    await asyncio.sleep(0.3)
+    assert await repl.value("await task; out[0].kind") == "'cancelled'"
+    assert repl.calls == []
+
+
+async def test_a_task_cancelled_at_once_is_abandoned_on_the_host(repl):
+    asked = []
+
+    async def answer(call):
+        asked.append((call.prompts[0], repl.in_flight))
+        return await Repl.answer(repl, call)
+
+    repl.answer = answer
+    repl.delay = 60
+    result = await repl.run(
+        "import asyncio\n"
+        "task = asyncio.create_task(allm_query('unwanted'))\nawait asyncio.sleep(0)\ntask.cancel()\n"
+        "await asyncio.wait([task, asyncio.create_task(allm_query('after'))], timeout=1)\nNone"
+    )
+    assert result.status == "ok"
+    assert asked[-1] == ("after", 0)
+
+
+async def test_a_batch_larger_than_a_message_arrives_whole(repl):
+    assert await repl.value("len(llm_query_batched(['z' * 16_000] * 4_500))") == "4500"
+    assert set(repl.calls[0].prompts) == {"z" * 16_000}
+
+
+async def test_a_prompt_larger_than_a_message_is_refused_in_the_cell(repl):
+    result = await repl.run("llm_query('x' * 70_000_000)")
+    assert result.outputs[-1].value.startswith("[call failed, bad_request: too large: 70,000,000 bytes")
+    assert await repl.value("llm_query('q')") == "'reply to q'"
 
 
 async def test_a_forked_process_is_told_to_use_threads(repl):
@@ -244,7 +319,8 @@ async def test_forged_envelopes_are_refused_and_do_no_harm(repl):
     ]
     for text in attempts:
         result = await repl.run(
-            f"import rlm_guest\nrlm_guest.cells._REPL.host._stdin.tell({text!r})\n'still here'"
+            "import rlm_guest\nhost = rlm_guest.cells._REPL.host\n"
+            f"host._stdin.tell({text!r}, host.cell)\n'still here'"
         )
         assert result.outputs[-1].text == "'still here'", text
     assert repl.calls == []

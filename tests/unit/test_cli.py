@@ -26,14 +26,14 @@ def environment(**variables: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), **variables}
 
 
-async def start(folder, *args, stdin=None, **variables):
+async def start(folder, *args, stdin=None, stdout=subprocess.PIPE, **variables):
     return await asyncio.create_subprocess_exec(
         *COMMAND,
         *args,
         cwd=folder,
         env=environment(**variables),
         stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
+        stdout=stdout,
         stderr=subprocess.PIPE,
     )
 
@@ -274,6 +274,27 @@ async def test_interrupt_ends_with_130_and_leaves_no_process(folder):
         assert process.returncode == 130
         assert "Traceback" not in err.decode()
         assert psutil.wait_procs(children, timeout=10)[1] == []
+
+
+async def test_reader_of_stdout_that_goes_away_ends_the_run(folder):
+    gone = asyncio.Event()
+
+    async def reply(request):
+        await gone.wait()
+        return CODE
+
+    async with served(root=reply) as server:
+        reading, writing = os.pipe()
+        process = await start(
+            folder, "run", "--context", "text.txt", *at(server), "How long?", stdout=writing
+        )
+        os.close(writing)
+        assert await asyncio.to_thread(os.read, reading, 1)
+        os.close(reading)
+        gone.set()
+        _, err = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 130
+    assert err.decode() == "jupyter rlm: cancelled\n"
 
 
 async def test_demo_computes_its_answer_from_the_text(folder):

@@ -134,21 +134,13 @@ def test_usage_is_read_in_every_dialect(usage, expected):
     assert read_usage(usage, ASK.messages, 0) == expected
 
 
+NAMES = [
+    *("choices", "message", "delta", "content", "usage", "error", "code", "finish_reason", "cost", "model"),
+    *("prompt_tokens", "completion_tokens", "prompt_tokens_details", "cached_tokens", "text", "tool_calls"),
+]
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(
-                (
-                    "choices message delta content usage error code finish_reason cost model text "
-                    "prompt_tokens completion_tokens prompt_tokens_details cached_tokens tool_calls"
-                ).split()
-            ),
-            inner,
-            max_size=4,
-        )
-    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=4),
     max_leaves=20,
 )
 
@@ -237,13 +229,13 @@ async def test_gate_admits_up_to_its_cap_in_order():
     gate = Gate(2)
     tasks = await entered(gate, 4)
     assert [task.done() for task in tasks] == [True, True, False, False]
-    gate.leave(0, limited=False)
+    gate.leave(0, 200)
     await asyncio.sleep(0)
     assert [task.done() for task in tasks] == [True, True, True, False]
-    gate.leave(0, limited=False)
-    gate.leave(0, limited=False)
+    gate.leave(0, 200)
+    gate.leave(0, 200)
     await tasks[3]
-    gate.leave(0, limited=False)
+    gate.leave(0, 200)
     assert gate.in_flight == 0
 
 
@@ -251,14 +243,22 @@ async def test_gate_halves_once_for_requests_that_were_in_flight_together():
     gate = Gate(64)
     await entered(gate, 16)
     for _ in range(16):
-        gate.leave(0, limited=True)
+        gate.leave(0, 429)
     assert gate.cap == 8
     ticket = await gate.enter()
-    gate.leave(ticket, limited=True)
+    gate.leave(ticket, 429)
     assert gate.cap == 1
     for _ in range(400):
-        gate.leave(await gate.enter(), limited=False)
+        gate.leave(await gate.enter(), 200)
     assert gate.cap == 64
+
+
+async def test_other_failures_leave_the_gate_as_it_is():
+    gate = Gate(64)
+    gate.leave(await gate.enter(), 429)
+    for status in (None, 500):
+        gate.leave(await gate.enter(), status)
+    assert (gate.cap, gate.in_flight) == (1, 0)
 
 
 @pytest.mark.parametrize("granted", [False, True])
@@ -267,10 +267,10 @@ async def test_a_cancelled_wait_gives_its_place_on(granted):
     await gate.enter()
     first, second = await entered(gate, 2)
     if granted:
-        gate.leave(0, limited=False)
+        gate.leave(0, 200)
     first.cancel()
     if not granted:
-        gate.leave(0, limited=False)
+        gate.leave(0, 200)
     await second
     assert first.cancelled()
     assert gate.in_flight == 1

@@ -445,6 +445,15 @@ async def test_connections_are_shared_and_closing_one_model_breaks_no_other():
         assert (await one.reply(ASK)).text == "ok"
 
 
+async def test_streams_at_once_share_one_client():
+    async with serve() as server:
+        model = model_at(server)
+        replies = await asyncio.gather(*(by_stream(model, ASK) for _ in range(20)))
+        await model.aclose()
+    assert {reply.text for reply in replies} == {"Good morning to you"}
+    gc.collect()  # a client that was left over would warn here
+
+
 def test_one_model_serves_one_event_loop_after_another():
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)

@@ -176,7 +176,10 @@ CONTEXTS = {
 @pytest.mark.parametrize("context", CONTEXTS.values(), ids=CONTEXTS)
 @pytest.mark.parametrize("policy", POLICIES)
 def test_policies_answer_over_every_kind_of_context(policy, context):
+    children = []
+
     def child(query, part):
+        children.append(part)
         assert isinstance(part, str)
         return str(run(policy, part, query)[0])
 
@@ -195,6 +198,7 @@ def test_policies_answer_over_every_kind_of_context(policy, context):
         assert [int(name) for name in names] == [i + shift for pair in expected for i in pair]
     else:
         assert answer == 6
+        assert len(children) == 4
     assert bool(prompts) == (policy not in ("grep", "recursive", "reader"))
 
 

@@ -47,9 +47,11 @@ async def test_the_openai_client_is_content_with_it():
 
 
 async def test_usage_is_streamed_only_on_request():
-    async with serve() as server, aiohttp.ClientSession() as session, session.post(
-        f"{server.base_url}/chat/completions", json={**ASK, "stream": True}
-    ) as response:
+    async with (
+        serve() as server,
+        aiohttp.ClientSession() as session,
+        session.post(f"{server.base_url}/chat/completions", json={**ASK, "stream": True}) as response,
+    ):
         text = await response.text()
     assert "usage" not in text
     assert text.endswith("data: [DONE]\n\n")
