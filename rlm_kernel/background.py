@@ -84,6 +84,8 @@ def _stop() -> None:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=5)
+        # Pools of kernels and connections are generators that end with their loop.
+        await asyncio.get_running_loop().shutdown_asyncgens()
 
     with suppress(CancelledError, TimeoutError, RuntimeError):
         asyncio.run_coroutine_threadsafe(cancel_all(), _loop).result(timeout=6)

@@ -124,6 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(commands)
     _add_demo(commands)
     _add_doctor(commands)
+    _add_bench(commands)
     return parser
 
 
@@ -178,6 +179,26 @@ def _add_doctor(commands: Any) -> None:
         "--endpoint", action="store_true", help="ask the endpoint for its models, too; costs nothing"
     )
     parser.set_defaults(handler=_doctor)
+
+
+def _add_bench(commands: Any) -> None:
+    parser = commands.add_parser(
+        "bench", help="measure this package on this machine", allow_abbrev=False
+    ).add_subparsers(metavar="BENCHMARK", required=True, parser_class=_Parser)
+    parser = parser.add_parser(
+        "overhead",
+        help="what a run costs beside the model, next to two references",
+        description="Measure what a run costs beside the model, in one go with two references: raw aiohttp (A) "
+        "and the openai client (O), each with exec. Needs no key; a scripted endpoint answers.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--rows", metavar="NAME,...", help="measure these only; an unknown name lists them all"
+    )
+    parser.add_argument("--repeat", type=_count, default=7, metavar="N", help="repetitions (default 7)")
+    parser.add_argument("--quick", action="store_true", help="3 repetitions, and nothing that takes minutes")
+    parser.add_argument("--json", action="store_true", help="print one JSON object with every sample")
+    parser.set_defaults(handler=_bench)
 
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
@@ -250,6 +271,12 @@ def _price(text: str) -> tuple[str, tuple[str, ...]]:
     return model.strip(), parts
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return int(text)
+
+
 def _run(args: argparse.Namespace) -> int:
     if not (args.question or "").strip():
         raise InputError("no question given", hint='put it last: jupyter rlm run --context PATH "question"')
@@ -270,6 +297,13 @@ def _doctor(args: argparse.Namespace) -> int:
     from .doctor import doctor  # noqa: PLC0415  heavy
 
     return doctor(args)
+
+
+def _bench(args: argparse.Namespace) -> int:
+    from .bench.command import overhead  # noqa: PLC0415  heavy
+
+    overhead(args)
+    return 0
 
 
 if __name__ == "__main__":

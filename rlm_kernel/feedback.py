@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .events import CellStatus
-from .guest.codec import Image
+from .guest.image import Image
 from .messages import ImagePart, Part, TextPart
 from .outputs import Output
 

@@ -241,7 +241,7 @@ User:
 REPL output:
 (5, 0)
 
-Variables: lines, re, rows
+Variables: lines, rows
 
 Turn 2 of 9.
 
@@ -257,7 +257,7 @@ User:
 REPL output:
 {'Ada': 11, 'Bo': 26}
 
-Variables: lines, paid, re, row, rows
+Variables: lines, paid, row, rows
 
 Turn 3 of 9.
 

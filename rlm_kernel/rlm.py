@@ -23,6 +23,7 @@ from .repl.base import SessionFactory
 
 if TYPE_CHECKING:
     from .models.prices import Price
+    from .repl.pool import Pool
 
 __all__ = ["RLM"]
 
@@ -49,6 +50,7 @@ class RLM:
         vision: Whether the root model is shown figures as images.
         system_prompt: Replaces the package's own system prompt.
         readers: Functions that are given every event of every run.
+        spare_kernels: How many local kernels are kept ready for further runs; 0 for none.
 
     What is not given comes from the environment, see `rlm_kernel.config`. Use it as a context manager, or
     call `close`: connections are kept open between runs.
@@ -74,6 +76,7 @@ class RLM:
         vision: bool = False,
         system_prompt: str | None = None,
         readers: Sequence[Reader] = (),
+        spare_kernels: int = 2,
     ) -> None:
         settings = config.resolve(
             {
@@ -93,14 +96,16 @@ class RLM:
         self._owned: list[Any] = []
         self._secrets = [value["api_key"]] if value["api_key"] else []
         self._plan = self._make_plan(model, sub_model, value, prices or {}, options)
-        self._sessions, backend = _sessions(value["repl"] if isinstance(repl, str | None) else repl)
+        self._repl: str | SessionFactory = value["repl"] if repl is None or isinstance(repl, str) else repl
+        self._spare_kernels = spare_kernels
+        self._pools: list[Pool] = []
         self._settings = EngineSettings(
             max_depth=value["max_depth"],
             max_iterations=value["max_iterations"],
             cell_timeout=value["cell_timeout"],
             vision=vision,
             system_prompt=system_prompt,
-            backend=backend,
+            backend=_backend(self._repl),
         )
         _check_usd_cap(self._budget, self._plan)
 
@@ -159,7 +164,7 @@ class RLM:
             if save is not None:
                 all_readers.append(stack.enter_context(_writer(save, self._secrets)))
             engine = Engine(
-                self._plan, self._sessions, Ledger(self._budget), Emitter(all_readers), self._settings
+                self._plan, await self._sessions(), Ledger(self._budget), Emitter(all_readers), self._settings
             )
             answer = await engine.run(query, collected)
         return replace(answer, trace=None if save is None else os.fspath(save))
@@ -218,13 +223,34 @@ class RLM:
         """Answer several questions and wait for them; see `abatch`."""
         return background.run(self.abatch(items, concurrency=concurrency))
 
+    async def _sessions(self) -> SessionFactory:
+        """Return what makes the sessions of a run on this event loop."""
+        if not isinstance(self._repl, str):
+            return self._repl
+        from .repl.local import local_session  # noqa: PLC0415  heavy
+
+        if self._spare_kernels < 1:
+            return local_session
+        from .repl.pool import pool_of  # noqa: PLC0415  on use
+
+        pool = await pool_of(local_session)
+        pool.size = max(pool.size if pool.users else 0, self._spare_kernels)
+        pool.users.add(self)
+        if pool not in self._pools:
+            self._pools.append(pool)
+        return pool.take
+
     async def aclose(self) -> None:
-        """Close the connections that were opened on this event loop."""
+        """Close what was opened on this event loop: connections, and spare kernels that nobody else uses."""
         for model in self._owned:
             await model.aclose()
+        here = asyncio.get_running_loop()
+        for pool in [pool for pool in self._pools if pool.loop is here]:
+            self._pools.remove(pool)
+            await pool.leave(self)
 
     def close(self) -> None:
-        """Close the connections of synchronous calls."""
+        """Close what synchronous calls have opened; see `aclose`."""
         background.run(self.aclose())
 
     def __enter__(self) -> RLM:
@@ -280,17 +306,10 @@ def _writer(path: str | os.PathLike[str], secrets: Sequence[str]) -> Any:
     return JsonlWriter(path, secrets=secrets)
 
 
-def _sessions(repl: str | SessionFactory) -> tuple[SessionFactory, str]:
-    """Return the factory of sessions for ``repl``, and the backend's name."""
+def _backend(repl: str | SessionFactory) -> str:
+    """Return the name of the backend, for events."""
     if not isinstance(repl, str):
-        return repl, getattr(repl, "backend", "custom")
+        return str(getattr(repl, "backend", "custom"))
     if repl != "local":
         raise ConfigError(f"no REPL named {repl!r}", hint="there is: local")
-
-    def local() -> Any:
-        from .repl.local import LocalTransport  # noqa: PLC0415  heavy
-        from .repl.session import JupyterSession  # noqa: PLC0415
-
-        return JupyterSession(LocalTransport())
-
-    return local, repl
+    return repl

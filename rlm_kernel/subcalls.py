@@ -145,6 +145,10 @@ def _plain_prompt(query: str, context: Context | None) -> str:
     """Put a child's question and its context into one prompt, for a plain call at the depth limit."""
     if context is None:
         return sub_prompt(query)
+    size = context.size_bytes
+    # A character takes four bytes at most: what is larger is too long in any case, and never decoded.
+    if size is not None and size > 4 * PLAIN_CONTEXT_CHARS:
+        raise _too_long(f"{size:,} bytes")
     try:
         value = context.value
     except ContextError as error:
@@ -157,12 +161,16 @@ def _plain_prompt(query: str, context: Context | None) -> str:
         except (TypeError, ValueError):
             text = str(value)
     if len(text) > PLAIN_CONTEXT_CHARS:
-        raise CallError(
-            f"the context has {len(text):,} characters, and at this depth rlm_query is one plain model call, "
-            f"which takes up to {PLAIN_CONTEXT_CHARS:,}: split the context and use llm_query_batched",
-            kind="depth",
-        )
+        raise _too_long(f"{len(text):,} characters")
     return sub_prompt(query, text)
+
+
+def _too_long(size: str) -> CallError:
+    return CallError(
+        f"the context has {size}, and at this depth rlm_query is one plain model call, which takes up to "
+        f"{PLAIN_CONTEXT_CHARS:,} characters: split the context and use llm_query_batched",
+        kind="depth",
+    )
 
 
 def _value(text: str) -> Any:

@@ -162,7 +162,7 @@ def _trajectory(save: str | None, settings: Mapping[str, Setting]) -> tuple[Path
 
 def _read_contexts(given: Sequence[str]) -> dict[str, Any]:
     """Return the contexts by name; paths given without a name are `context` together."""
-    from .context import read_paths  # noqa: PLC0415  on use
+    from .files import read_paths  # noqa: PLC0415  on use
 
     patterns: dict[str, list[str]] = {}
     for item in given:

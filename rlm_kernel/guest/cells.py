@@ -17,7 +17,7 @@ from contextlib import suppress
 from json import dumps
 from typing import Any
 
-from . import calls, codec, names, output
+from . import calls, decode, names, output
 from .channels import CallFailed, interrupts_held
 
 __all__ = ["Repl", "install", "load", "ready"]
@@ -38,7 +38,7 @@ def install(config: dict[str, Any]) -> None:
 
 def load(name: str, format_: str, path: str) -> None:
     """Bind the context in the file at ``path`` to ``name``."""
-    _REPL.contexts[name] = codec.decode_file(format_, path)
+    _REPL.contexts[name] = decode.decode_file(format_, path)
 
 
 def ready() -> None:

@@ -9,7 +9,7 @@ from base64 import b64encode
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from . import codec, describe
+from . import describe, encode, image
 from .calls import PIECE_BYTES, Host, failure
 
 __all__ = ["kind", "queries"]
@@ -116,7 +116,7 @@ def _prompt(prompt: Any) -> Any:
 
 
 def _part(part: Any) -> Any:
-    if isinstance(part, codec.Image):
+    if isinstance(part, image.Image):
         return {"image": b64encode(part.data).decode("ascii"), "mime": part.mime}
     if isinstance(part, str):
         return part
@@ -139,7 +139,7 @@ def _item(host: Host, query: str, context: Any, frames: list[bytes]) -> dict[str
         raise TypeError(f"the query must be text, not {kind(query)}")
     if context is None:
         return {"query": query, "context": None}
-    format_, pieces = codec.encode(context, PIECE_BYTES)
+    format_, pieces = encode.encode(context, PIECE_BYTES)
     info = describe.describe(context)
     first = next(pieces, b"")
     second = next(pieces, None)

@@ -1,4 +1,4 @@
-"""The first cell of a kernel: the guest's source, its settings, and the contexts to load.
+"""The first cells of a kernel: one installs the guest, a second loads the contexts.
 
 Only sources and settings travel as code; a context never does.
 """
@@ -11,13 +11,24 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import resources
 
-__all__ = ["GuestSettings", "first_cell"]
+__all__ = ["GuestSettings", "first_cell", "load_cell"]
 
 # In the order in which they need each other.
-_MODULES = ("codec", "describe", "channels", "calls", "output", "names", "cells")
+_MODULES = (
+    "formats",
+    "image",
+    "encode",
+    "decode",
+    "describe",
+    "channels",
+    "calls",
+    "output",
+    "names",
+    "cells",
+)
 
 _TEMPLATE = """\
-def _install(sources, settings, loads):
+def _install(sources, settings):
     import json, sys, types
     for name in [n for n in sys.modules if n.split(".")[0] == "rlm_guest"]:
         del sys.modules[name]
@@ -31,8 +42,6 @@ def _install(sources, settings, loads):
         exec(compile(source, "<rlm guest " + name + ">", "exec", dont_inherit=True), module.__dict__)
         setattr(package, name, module)
     package.cells.install(settings)
-    for load in loads:
-        package.cells.load(*load)
     package.cells.ready()
 import json as _json
 try:
@@ -53,10 +62,15 @@ class GuestSettings:
     control: bool = True
 
 
-def first_cell(settings: GuestSettings, loads: Sequence[tuple[str, str, str]] = ()) -> str:
-    """Return the code that installs the guest and loads contexts, each (name, format, path in the kernel)."""
-    payload = json.dumps([_sources(), asdict(settings), list(loads)])
+def first_cell(settings: GuestSettings) -> str:
+    """Return the code that installs the guest."""
+    payload = json.dumps([_sources(), asdict(settings)])
     return _TEMPLATE.replace("{payload}", repr(payload))
+
+
+def load_cell(loads: Sequence[tuple[str, str, str]]) -> str:
+    """Return the code that loads contexts, each (name, format, path over there), for an installed guest."""
+    return f"for _ in {list(loads)!r}: __import__('rlm_guest').cells.load(*_)\ndel _"
 
 
 @cache

@@ -30,9 +30,10 @@ from ..context import Context
 from ..errors import KernelStartError
 from .process import GuardedProcess, PlainProcess
 from .provisioner import GuardedProvisioner
+from .session import JupyterSession
 from .transport import Channel, JupyterMessage
 
-__all__ = ["ENVIRONMENT", "LocalTransport"]
+__all__ = ["ENVIRONMENT", "LocalTransport", "local_session"]
 
 ENVIRONMENT = frozenset(
     [
@@ -223,7 +224,7 @@ class LocalTransport:
                 socket.identity = manager.session.bsession
             socket.connect(manager._make_url(channel))
             assert self._loop is not None
-            self._loop.add_reader(socket.fd, self._pump, channel)
+            self._loop.add_reader(int(socket.fd), self._pump, channel)
 
     def _ended(self) -> None:
         assert self._process is not None
@@ -336,6 +337,11 @@ class LocalTransport:
                 await asyncio.shield(self._process.close())
         finally:
             shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def local_session() -> JupyterSession:
+    """Return a session, not started yet, with a local kernel of this interpreter."""
+    return JupyterSession(LocalTransport())
 
 
 def _process_of(provisioner: Any) -> GuardedProcess | PlainProcess | None:

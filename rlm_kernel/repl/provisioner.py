@@ -9,7 +9,6 @@ import asyncio
 import logging
 import signal
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 from jupyter_client.connect import KernelConnectionInfo
@@ -21,6 +20,7 @@ from .process import GuardedProcess, start_guarded
 __all__ = ["GuardedProvisioner"]
 
 FORK_SECONDS = 20.0
+RETRY_SECONDS = 0.01
 # What precedes the arguments of ipykernel in the command of a kernel that can be forked.
 LAUNCHER = "ipykernel_launcher"
 _log = logging.getLogger("rlm_kernel")
@@ -59,21 +59,35 @@ class GuardedProvisioner(LocalProvisioner):
         if server is None or not server.fits(env):
             return None
         argv = cmd[cmd.index(LAUNCHER) :]
+        asked = self._ask(server, argv, cwd, env, log)
         try:
-            guarded = GuardedProcess(server.spawn(argv, cwd=cwd, env=env, log=log, confined=self.confined))
+            return await asyncio.wait_for(asked, FORK_SECONDS)
         except OSError as error:
-            _log.warning("the fork server took no request (%s); this kernel is started without it", error)
+            _log.warning(
+                "the fork server failed (%r; its last words: %s): kernels are started without it",
+                error,
+                server.last_words(),
+            )
             return None
+
+    async def _ask(
+        self, server: forkserver.ForkServer, argv: Sequence[str], cwd: str, env: Mapping[str, str], log: int
+    ) -> GuardedProcess:
+        while True:
+            try:
+                lifeline = server.spawn(argv, cwd=cwd, env=env, log=log, confined=self.confined)
+                break
+            except BlockingIOError:
+                # More requests than fit are waiting.
+                await asyncio.sleep(RETRY_SECONDS)
+        guarded = GuardedProcess(lifeline)
         try:
-            with suppress(TimeoutError):
-                if await asyncio.wait_for(guarded.started(), FORK_SECONDS):
-                    return guarded
-            guarded.abandon()
+            if await guarded.started():
+                return guarded
         except asyncio.CancelledError:
             guarded.abandon()
             raise
-        _log.warning("the fork server failed (%s); kernels are started without it", server.last_words())
-        return None
+        raise ConnectionError("it did not answer")
 
     async def poll(self) -> int | None:
         """Return None while the kernel runs, then how it ended."""

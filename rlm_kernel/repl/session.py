@@ -12,7 +12,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,13 @@ from ..events import CellStatus, ContextInfo
 from ..outputs import Output, OutputKind
 from . import wire
 from .base import Call, CallHandler, CellResult, KernelInfo, RLMQuery
-from .bootstrap import GuestSettings, first_cell
+from .bootstrap import GuestSettings, first_cell, load_cell
 from .transport import JupyterMessage, Transport
 
 __all__ = ["JupyterSession"]
 
 START_SECONDS = 60.0
+LOAD_SECONDS = 600.0
 GRACE_SECONDS = 2.0
 # After the reply: the rest is on its way, unless the kernel's own functions were damaged by the cell.
 REPORT_SECONDS = 1.0
@@ -67,6 +68,7 @@ class JupyterSession:
         self._settings = settings or GuestSettings()
         self._cell: _Cell | None = None
         self._ready: wire.Ready | None = None
+        self._kernel = ""
         self._death = ""
         self._open = False
         self._replies: list[dict[str, Any]] = []
@@ -77,40 +79,61 @@ class JupyterSession:
         """Whether cells can be executed."""
         return self._open and not self._death
 
-    async def start(self, contexts: Sequence[Context]) -> KernelInfo:
-        """Start the kernel, install the guest and load ``contexts``; see `KernelSession.start`."""
-        kernel = await self._transport.open(self._receive, self._died)
+    async def prepare(self) -> None:
+        """Start the kernel and install the guest, so that `start` has little left to do.
+
+        Raises:
+            KernelStartError: the kernel did not become ready.
+        """
+        self._kernel = await self._transport.open(self._receive, self._died)
         self._open = True
-        loads = [await self._transport.share(context) for context in contexts]
-        cell = await self._run_first_cell(first_cell(self._settings, loads))
-        reply = cell.reply.content if cell.reply is not None else {}
+        reply = await self._run_silently(first_cell(self._settings), START_SECONDS)
         if self._ready is None or reply.get("status") != "ok":
-            raise _start_failure(reply, contexts)
-        await self._transport.unshare()
+            raise KernelStartError(
+                f"the kernel started, but could not be prepared: {_error_of(reply)}",
+                hint="see `jupyter rlm doctor`",
+            )
         await self._hear()
+
+    async def start(self, contexts: Sequence[Context]) -> KernelInfo:
+        """Prepare the kernel, if that is not done yet, and load ``contexts``; see `KernelSession.start`."""
+        if not self._open:
+            await self.prepare()
+        if contexts:
+            loads = [await self._transport.share(context) for context in contexts]
+            reply = await self._run_silently(load_cell(loads), LOAD_SECONDS)
+            if reply.get("status") != "ok":
+                names = ", ".join(context.name for context in contexts)
+                raise ContextError(
+                    f"the kernel could not load {names}: {_error_of(reply)}",
+                    hint="the kernel's Python must have the packages that the context needs, and the memory",
+                )
+            await self._transport.unshare()
+        assert self._ready is not None
         return KernelInfo(
-            kernel, self._transport.backend, self._ready.implementation, self._ready.capabilities
+            self._kernel, self._transport.backend, self._ready.implementation, self._ready.capabilities
         )
 
-    async def _run_first_cell(self, code: str) -> _Cell:
+    async def _run_silently(self, code: str, seconds: float) -> Mapping[str, Any]:
+        """Execute code of ours; return the content of the reply."""
         cell = self._cell = _Cell(_no_calls, None, room=100_000)
         try:
             cell.id = self._transport.send("shell", "execute_request", _execute(code, silent=True))
-            await asyncio.wait_for(self._until(cell, lambda: cell.reply is not None), START_SECONDS)
+            await asyncio.wait_for(self._until(cell, lambda: cell.reply is not None), seconds)
         except TimeoutError:
             raise KernelStartError(
-                f"the kernel did not become ready within {START_SECONDS:g} s",
+                f"the kernel did not become ready within {seconds:g} s",
                 hint="see `jupyter rlm doctor`; a machine under heavy load may need another try",
             ) from None
         finally:
             self._cell = None
-        if self._death:
+        if self._death or cell.reply is None:
             log = self._transport.start_log()
             raise KernelStartError(
                 f"the kernel ended while it started: {self._death}",
                 hint=f"it printed last:\n{log}" if log else "see `jupyter rlm doctor`",
             )
-        return cell
+        return cell.reply.content
 
     async def _hear(self) -> None:
         """Wait until iopub reaches us: a subscription takes effect some time after it was made."""
@@ -187,6 +210,9 @@ class JupyterSession:
         """Interrupt the running cell, if there is one."""
         if self._cell is not None and self.alive:
             await self._transport.interrupt()
+            # ipykernel notes the signal without waking its loop: an async cell would sleep on. Any message
+            # wakes it.
+            self._transport.send("shell", "kernel_info_request", {})
 
     async def close(self) -> None:
         """End the kernel and what it started."""
@@ -397,17 +423,8 @@ def _execute(code: str, *, silent: bool) -> dict[str, Any]:
     }
 
 
-def _start_failure(reply: Any, contexts: Sequence[Context]) -> KernelStartError | ContextError:
-    error = f"{reply.get('ename', 'unknown error')}: {str(reply.get('evalue', ''))[:500]}"
-    names = ", ".join(context.name for context in contexts)
-    if reply.get("ename") in ("DecodeError", "MemoryError", "ModuleNotFoundError") and contexts:
-        return ContextError(
-            f"the kernel could not load {names}: {error}",
-            hint="the kernel's Python must have the packages that the context needs, and the memory",
-        )
-    return KernelStartError(
-        f"the kernel started, but could not be prepared: {error}", hint="see `jupyter rlm doctor`"
-    )
+def _error_of(reply: Mapping[str, Any]) -> str:
+    return f"{reply.get('ename', 'unknown error')}: {str(reply.get('evalue', ''))[:500]}"
 
 
 def _lost(cause: str) -> str:

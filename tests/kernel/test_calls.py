@@ -59,7 +59,7 @@ async def test_long_and_odd_texts_arrive_whole(repl):
 
 async def test_an_image_in_a_prompt_becomes_a_part(repl):
     await repl.run(
-        "from rlm_guest.codec import Image\n"
+        "from rlm_guest.image import Image\n"
         f"llm_query(['what is it?', Image(bytes.fromhex('{PNG}'), 'image/png')])"
     )
     (prompt,) = repl.calls[0].prompts

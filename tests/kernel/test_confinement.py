@@ -22,7 +22,7 @@ CANARY = "sk-canary-77b1f8"
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="kernels are confined on Linux only")
 landlock = pytest.mark.skipif(landlock_abi() < 6, reason="this Linux has no Landlock of ABI 6")
 
-# A root without capabilities is what an ordinary user is to the kernel, where such a user can't run this Python.
+# To Linux, root without capabilities is like an ordinary user; for where such a one can't run this Python.
 _LOSE_CAPABILITIES = """
 import ctypes, os, sys
 from rlm_kernel.kernels import confine
@@ -43,7 +43,9 @@ def _as_user(user):
     if user == "self":
         return []
     nobody = [sys.executable, "-c", _BECOME_NOBODY, str(pwd.getpwnam("nobody").pw_uid)]
-    can = subprocess.run([*nobody, sys.executable, "-c", "import ipykernel"], capture_output=True, cwd="/")
+    can = subprocess.run(
+        [*nobody, sys.executable, "-c", "import ipykernel"], capture_output=True, check=False, cwd="/"
+    )
     return nobody if can.returncode == 0 else [sys.executable, "-c", _LOSE_CAPABILITIES]
 
 
@@ -88,6 +90,7 @@ def test_the_attempts_succeed_where_nothing_hinders_them():
             [sys.executable, "-c", code, str(FOLDER / "snoop.py"), repr(facts)],
             env={**os.environ, "OPENAI_API_KEY": CANARY},
             capture_output=True,
+            check=False,
             text=True,
         )
         victim.kill()
@@ -101,10 +104,7 @@ def test_the_attempts_succeed_where_nothing_hinders_them():
 ORDINARY = [
     ("import subprocess; subprocess.run(['echo', 'hi'], capture_output=True).stdout", "b'hi\\n'"),
     ("p = subprocess.Popen(['sleep', '99']); p.terminate(); p.wait()", "-15"),
-    (
-        "import multiprocessing as m\nwith m.get_context('fork').Pool(2) as pool: print(pool.map(abs, [-1]))",
-        "",
-    ),
+    ("from multiprocessing import Pool\nwith Pool(2) as pool: print(pool.map(abs, [-1]))", ""),
     ("import os; os.mkdir('a'); open('b', 'w').close(); os.rename('b', 'a/b'); os.listdir('a')", "['b']"),
     ("import tempfile; tempfile.TemporaryFile().write(b'abc')", "3"),
     ("import threading; t = threading.Thread(target=int); t.start(); t.join(); 'joined'", "'joined'"),
@@ -122,8 +122,10 @@ async def test_ordinary_work_goes_on(fork):
 
 
 async def test_a_cell_can_do_without_confinement():
+    def privileges(status):
+        return status.split("NoNewPrivs:")[1].split()[0]
+
     async with open_repl(confined=False) as repl:
         assert repl.session._transport.holds == ()
-        assert (
-            await repl.value("open('/proc/self/status').read().split('NoNewPrivs:')[1].split()[0]") == "'0'"
-        )
+        status = await repl.value("open('/proc/self/status').read()")
+        assert privileges(eval(status)) == privileges(Path("/proc/self/status").read_text())

@@ -139,7 +139,7 @@ async def test_a_start_that_is_cancelled_leaves_nothing(own_server):
 
     session = JupyterSession(LocalTransport())
     task = asyncio.create_task(session.start([]))
-    while forkserver._server is None:
+    while forkserver._server is None:  # noqa: ASYNC110
         await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -149,7 +149,7 @@ async def test_a_start_that_is_cancelled_leaves_nothing(own_server):
     async with open_repl() as repl:
         assert parent(parent(kernel_of(repl))) == server_pid()
         guards = Path(f"/proc/{server_pid()}/task/{server_pid()}/children")
-        while len(guards.read_text().split()) > 1:
+        while len(guards.read_text().split()) > 1:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 

@@ -88,7 +88,7 @@ async def guarded(*argv, cwd, confined=True):
 
 
 @pytest.mark.parametrize(
-    "command, code",
+    ("command", "code"),
     [("exit 0", 0), ("exit 3", 3), ("kill -SEGV $$", -signal.SIGSEGV), ("kill -KILL $$", -signal.SIGKILL)],
 )
 async def test_the_end_is_told_as_it_was(command, code, tmp_path):
@@ -105,8 +105,7 @@ async def test_a_program_that_is_not_there_is_named(tmp_path):
 
 
 async def test_signals_reach_the_group_and_not_the_guard(tmp_path):
-    script = "trap 'exit 7' INT; sh -c 'trap \"echo child; exit\" INT; echo up > up; while :; do sleep 0.01; done' & "
-    script += "while :; do sleep 0.01; done"
+    script = "trap 'exit 7' INT; echo up > up; while :; do sleep 0.01; done"
     async with guarded("sh", "-c", script, cwd=tmp_path) as process:
         await asyncio.to_thread(until, (tmp_path / "up").exists)
         process.signal(signal.SIGINT)
@@ -118,7 +117,8 @@ async def test_signals_reach_the_group_and_not_the_guard(tmp_path):
 @pytest.mark.parametrize("work", ["wait", "move"])
 @pytest.mark.parametrize("end", ["kernel", "host"])
 async def test_daemons_go_with_the_kernel(work, end, tmp_path):
-    code = f"{DAEMON}\ndaemon({work})\nwhile not os.path.exists('daemon' if {end == 'kernel'} else 'never'): pass"
+    awaited = "daemon" if end == "kernel" else "never"
+    code = f"{DAEMON}\ndaemon({work})\nwhile not os.path.exists({awaited!r}): time.sleep(0.005)"
     async with guarded(sys.executable, "-c", code, cwd=tmp_path) as process:
         daemon = await asyncio.to_thread(until, lambda: pid_in(tmp_path / "daemon"))
         if end == "host":
@@ -200,7 +200,7 @@ async def test_closing_kills_what_a_cell_left_behind(fork, tmp_path):
 
 @pytest.mark.parametrize("fork", [True, False], ids=["forked", "started"])
 @pytest.mark.parametrize(
-    "code, cause",
+    ("code", "cause"),
     [
         ("import os\nos._exit(3)", "exited with code 3"),
         ("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)", "ended by SIGSEGV"),

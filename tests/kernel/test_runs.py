@@ -389,10 +389,12 @@ async def test_cancelling_a_run_leaves_no_kernel_and_no_request_behind():
     assert (events[-1].type, events[-1].status) == ("run_finished", "cancelled")
 
 
-async def test_cancelling_while_the_kernel_starts_leaves_nothing():
+@pytest.mark.parametrize("delay", [0.03, 0.1, 0.5])
+async def test_cancelling_while_the_kernel_starts_leaves_nothing(delay):
     before = kernels()
-    task = asyncio.create_task(play(block("1"), block("FINAL(1)")))
-    await asyncio.sleep(0.15)
+    model = ScriptedModel([block("1")], latency=60)
+    task = asyncio.create_task(RLM(model=model).acompletion("What?", "text"))
+    await asyncio.sleep(delay)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlm_kernel.guest import describe as module
-from rlm_kernel.guest.codec import Image
 from rlm_kernel.guest.describe import MAX_CHARS, describe
+from rlm_kernel.guest.image import Image
 
 SOURCE = pathlib.Path(module.__file__)
 

@@ -22,7 +22,7 @@ MODULES = {
 LAYERS = (
     ("errors", "usage", "messages", "outputs", "guest"),
     ("events", "config", "models.base"),
-    ("ledger", "context", "dialect", "prompts", "feedback", "answer", "trace"),
+    ("ledger", "files", "context", "dialect", "prompts", "feedback", "answer", "trace"),
     ("models", "repl"),
     ("engine", "opencall", "subcalls"),
     ("rlm", "background"),
@@ -33,7 +33,18 @@ LAYERS = (
 PURE = (
     *("errors", "usage", "messages", "outputs", "guest"),
     *("events", "config", "models.base"),
-    *("ledger", "context", "dialect", "prompts", "feedback", "answer", "engine", "opencall", "subcalls"),
+    *(
+        "ledger",
+        "files",
+        "context",
+        "dialect",
+        "prompts",
+        "feedback",
+        "answer",
+        "engine",
+        "opencall",
+        "subcalls",
+    ),
 )
 HEAVY = {
     *(

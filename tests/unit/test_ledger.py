@@ -38,7 +38,7 @@ def test_an_unknown_price_makes_the_sum_unknown():
 
 
 @pytest.mark.parametrize(
-    "budget, spent, cap",
+    ("budget", "spent", "cap"),
     [
         (Budget(calls=1), {}, "calls"),
         (Budget(tokens=10), {"input_tokens": 9, "output_tokens": 1}, "tokens"),

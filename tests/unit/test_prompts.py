@@ -9,6 +9,7 @@ import contextlib
 import io
 import os
 import re
+import types
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlm_kernel import prompts
-from rlm_kernel.guest.describe import describe
 from rlm_kernel.dialect import parse
 from rlm_kernel.events import ContextInfo
 from rlm_kernel.feedback import CellFeedback, cells_message
+from rlm_kernel.guest.describe import describe
 from rlm_kernel.outputs import Output
 from rlm_kernel.prompts import PromptSpec, first_message, status_line, system_prompt
 
@@ -109,6 +110,17 @@ def examples() -> list[list[tuple[str, str]]]:
     ]
 
 
+def made(namespace: dict[str, object], before: set[str]) -> tuple[str, ...]:
+    """Return the variables that a REPL would list: sorted, without modules."""
+    return tuple(
+        sorted(
+            name
+            for name, value in namespace.items()
+            if name not in before and not isinstance(value, types.ModuleType)
+        )
+    )
+
+
 def test_there_are_two_examples_that_end_in_an_answer():
     first, second = examples()
     assert [role for role, _ in first] == ["User", "Assistant"] * 3
@@ -130,9 +142,7 @@ def test_first_example_is_a_true_run():
         *lines, last = block.code.splitlines()
         exec("\n".join(lines), namespace)
         result = repr(eval(last, namespace))
-        cell = CellFeedback(
-            1, "ok", (Output("result", result),), variables=tuple(sorted(set(namespace) - clean))
-        )
+        cell = CellFeedback(1, "ok", (Output("result", result),), variables=made(namespace, clean))
         assert answer == cells_message([cell], status=status_line(turn, 9, {}))
 
 
@@ -158,7 +168,7 @@ def test_code_of_the_second_example_runs():
     assert max(map(len, asked)) < 100_000
     assert printed.getvalue().startswith("3 [<")
     assert printed.getvalue().endswith(" [('soup', 2), ('duck', 1)]\n")
-    names = ", ".join(sorted(set(namespace) - clean))
+    names = ", ".join(made(namespace, clean))
     assert f"\n\nVariables: {names}\n\nTurn 2 of 9." in told
     namespace["FINAL_VAR"] = lambda name: answers.append(namespace[name])
     exec(parse(last).blocks[0].code, namespace)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 import pytest
@@ -40,18 +41,14 @@ def envelope(**fields):
 
 @given(st.text() | st.binary().map(lambda raw: raw.decode("latin-1")))
 def test_any_text_is_parsed_or_refused(text):
-    try:
+    with contextlib.suppress(WireError):
         wire.parse(text)
-    except WireError:
-        pass
 
 
 @given(st.sampled_from(OPS), st.dictionaries(st.sampled_from(KEYS), JSON), st.lists(st.binary(), max_size=2))
 def test_any_fields_are_parsed_or_refused(op, fields, buffers):
-    try:
+    with contextlib.suppress(WireError):
         wire.parse(envelope(op=op, **fields), buffers)
-    except WireError:
-        pass
 
 
 def test_deep_nesting_is_refused():

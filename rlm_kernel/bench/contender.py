@@ -1,0 +1,109 @@
+"""A contender's process: takes workloads from standard input, a JSON object a line, and times each.
+
+Each contender has a process of its own that does several workloads, as a program that uses the package
+would, so that none pays for another's imports, threads or memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+from ..events import Event, KernelStarted
+from .references import REFERENCES
+from .workloads import Workload
+
+__all__ = ["API_KEY", "NAMES", "QUERY", "main"]
+
+NAMES = ("A", "O", "ours")
+QUERY = "How long is the text?"
+API_KEY = "sk-canary-bench"
+Completed = tuple[list[str], list[str]]
+"""The answers' texts, and the ids of the kernels that were used."""
+
+
+def main() -> None:
+    """Do what comes on standard input; the command line is ``<name> <base URL>``."""
+    name, base_url = sys.argv[1:]
+    do = _ours if name == "ours" else _reference(name)
+    asyncio.run(_serve(do, base_url))
+
+
+async def _serve(do: Callable[[Workload, str, str], Awaitable[Completed]], base_url: str) -> None:
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        workload = Workload(**json.loads(line))
+        context = workload.text
+        before = _forget_peak()
+        started = time.perf_counter()
+        answers, kernels = await do(workload, context, base_url)
+        seconds = time.perf_counter() - started
+        peak = _memory("VmHWM")
+        grown = None if before is None or peak is None else peak - before
+        done = {"seconds": seconds, "answers": answers, "kernels": kernels, "grown": grown}
+        sys.stdout.write(json.dumps(done) + "\n")
+        sys.stdout.flush()
+
+
+async def _ours(workload: Workload, context: str, base_url: str) -> Completed:
+    from ..rlm import RLM  # noqa: PLC0415  heavy
+
+    kernels: list[str] = []
+
+    def note(event: Event) -> None:
+        if isinstance(event, KernelStarted):
+            kernels.append(event.kernel)
+
+    async with RLM(
+        model=workload.root,
+        sub_model=workload.sub,
+        base_url=base_url,
+        api_key=API_KEY,
+        max_depth=workload.max_depth,
+        max_iterations=workload.max_iterations,
+        readers=[note],
+    ) as rlm:
+        items = [{"query": QUERY, "context": context}] * workload.completions
+        answers = await rlm.abatch(items, concurrency=workload.completions)
+    return [answer.text if answer else f"{answer.status}: {answer.reason}" for answer in answers], kernels
+
+
+def _reference(name: str) -> Callable[[Workload, str, str], Awaitable[Completed]]:
+    async def do(workload: Workload, context: str, base_url: str) -> Completed:
+        reference = REFERENCES[name](base_url, API_KEY)
+        root, sub, turns = workload.root, workload.sub, workload.max_iterations
+        runs: list[Any] = [
+            reference.complete(root, sub, QUERY, context, turns) for _ in range(workload.completions)
+        ]
+        answers = await asyncio.gather(*runs)
+        await reference.close()
+        return answers, []
+
+    return do
+
+
+def _memory(field: str) -> int | None:
+    """Return a field of this process's status, in bytes; None where there is none (proc(5))."""
+    with suppress(OSError), open("/proc/self/status") as file:
+        for line in file:
+            if line.startswith(f"{field}:"):
+                return int(line.split()[1]) * 1024
+    return None
+
+
+def _forget_peak() -> int | None:
+    """Let the peak start afresh from what is resident now, which is returned."""
+    with suppress(OSError):
+        # 5 resets the peak (proc(5), clear_refs).
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")
+        return _memory("VmRSS")
+    return None
+
+
+if __name__ == "__main__":
+    main()
