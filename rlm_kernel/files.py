@@ -261,10 +261,10 @@ def _missing(path: Path) -> ContextError:
     parent = path.parent
     if not os.path.isdir(parent):
         existing = next((each for each in parent.parents if os.path.isdir(each)), Path())
-        return ContextError(f"there is no {path}", hint=f"{existing.absolute()} exists, {parent} does not")
+        return ContextError(f"no file or folder {path}", hint=f"{existing.absolute()} exists, {parent} does not")
     try:
         near = difflib.get_close_matches(path.name, os.listdir(parent), n=1, cutoff=0.5)
     except OSError:
         near = []
     hint = f"did you mean {parent / near[0]}?" if near else f"look into {parent.absolute()}"
-    return ContextError(f"there is no {path}", hint=hint)
+    return ContextError(f"no file or folder {path}", hint=hint)

@@ -6,11 +6,11 @@ displayed data, and an error with its traceback. Text is already cut by the kern
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-__all__ = ["Output", "OutputKind"]
+__all__ = ["Output", "OutputKind", "joined"]
 
 OutputKind = Literal["stdout", "stderr", "result", "display", "error"]
 
@@ -30,3 +30,21 @@ class Output:
     name: str = ""
     value: str = ""
     dropped: int = 0
+
+
+def joined(outputs: Sequence[Output]) -> tuple[Output, ...]:
+    """Return ``outputs`` with neighbouring pieces of one stream joined, as a notebook shows them."""
+    runs: list[list[Output]] = []
+    for output in outputs:
+        if runs and output.kind in ("stdout", "stderr") and runs[-1][0].kind == output.kind:
+            runs[-1].append(output)
+        else:
+            runs.append([output])
+    return tuple(
+        run[0]
+        if len(run) == 1
+        else Output(
+            run[0].kind, "".join(each.text for each in run), dropped=sum(each.dropped for each in run)
+        )
+        for run in runs
+    )

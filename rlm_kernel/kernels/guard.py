@@ -7,7 +7,8 @@ the guard's child, not init's. When the kernel ends by itself, what it left behi
 
 Over the lifeline the guard says ``kernel <pid>`` and ``ended <code>`` (negative: the signal), and the kernel,
 before it runs anything else, ``holds <protections>``; each is a line. The orchestrator sends numbers of
-signals for the kernel's process group, a byte each: it need not know whether a pid is still the kernel's.
+signals for the kernel's process group, a byte each, answered by ``sent <number>``: it need not know whether a
+pid is still the kernel's.
 
 Where there are no subreapers (macOS) processes that left the kernel's group survive.
 
@@ -164,6 +165,7 @@ class _Guard:
         for number in numbers:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._kernel, number)
+            self._tell(f"sent {number}")
 
     def _reap(self, options: int) -> bool:
         """Take leave of children that ended, by birth or by adoption; False if none is left."""

@@ -21,6 +21,7 @@ __all__ = ["GuardedProcess", "PlainProcess", "python_command", "start_guarded"]
 
 CLOSE_SECONDS = 5.0
 POLL_SECONDS = 0.05
+SIGNAL_SECONDS = 1.0
 # For a guard that is at work already; the event loop waits as well.
 LEAVE_SECONDS = 0.5
 _ROOT = str(Path(__file__).parents[2])
@@ -39,6 +40,7 @@ class GuardedProcess:
         self._loop = asyncio.get_running_loop()
         self._buffer = b""
         self._told = asyncio.Event()
+        self._sent = asyncio.Event()
         self._ended = asyncio.Event()
         self.on_end: Callable[[], None] = lambda: None
         self.pid: int | None = None
@@ -61,11 +63,14 @@ class GuardedProcess:
         """Wait until `ended`."""
         await self._ended.wait()
 
-    def signal(self, number: int) -> None:
-        """Send a signal to the kernel's process group."""
-        if not self.ended:
-            with suppress(OSError):
-                self._lifeline.send(bytes([number]))
+    async def signal(self, number: int) -> None:
+        """Send a signal to the kernel's process group; what is sent to the kernel afterwards comes later."""
+        if self.ended:
+            return
+        self._sent.clear()
+        with suppress(OSError, TimeoutError):
+            self._lifeline.send(bytes([number]))
+            await asyncio.wait_for(self._sent.wait(), SIGNAL_SECONDS)
 
     def kill(self) -> None:
         """Have the guard kill the kernel and all that it started."""
@@ -113,6 +118,8 @@ class GuardedProcess:
                 self._told.set()
             elif word == "holds":
                 self.holds = tuple(rest.split())
+            elif word == "sent":
+                self._sent.set()
             elif word == "ended":
                 self.returncode = int(rest)
         if not data:
@@ -125,6 +132,7 @@ class GuardedProcess:
             # Its descriptors are closed, so that it has no more to do than to go.
             self._popen.wait()
         self._told.set()
+        self._sent.set()
         self._ended.set()
         self.on_end()
 

@@ -107,7 +107,7 @@ class GuardedProvisioner(LocalProvisioner):
     async def send_signal(self, signum: int) -> None:
         """Send a signal to the kernel's process group."""
         if self.guarded is not None:
-            self.guarded.signal(signum)
+            await self.guarded.signal(signum)
 
     async def kill(self, restart: bool = False) -> None:  # noqa: FBT001, FBT002  Jupyter's signature
         """Kill the kernel and all that it started, and wait until they are gone."""

@@ -9,22 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from ..context import Context
 from ..errors import CallError, ContextError, KernelStartError, WireError
-from ..events import CellStatus, ContextInfo
-from ..outputs import Output, OutputKind
+from ..events import CellStatus
+from ..outputs import Output, OutputKind, joined
 from . import wire
-from .base import Call, CallHandler, CellResult, KernelInfo, RLMQuery
+from .base import Call, CallHandler, CellResult, KernelInfo
 from .bootstrap import GuestSettings, first_cell, load_cell
 from .transport import JupyterMessage, Transport
+from .uploads import Uploads
 
 __all__ = ["JupyterSession"]
 
@@ -33,15 +32,19 @@ LOAD_SECONDS = 600.0
 GRACE_SECONDS = 2.0
 # After the reply: the rest is on its way, unless the kernel's own functions were damaged by the cell.
 REPORT_SECONDS = 1.0
-# What a cell may send up as sub-contexts, in bytes; a kernel that wants more is refused.
-UPLOAD_BYTES = 4 * 1024**3
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07]*\x07")
 
 
 class _Cell:
     """A cell in flight."""
 
-    def __init__(self, on_call: CallHandler, on_output: Callable[[Output], None] | None, room: int) -> None:
+    def __init__(
+        self,
+        on_call: CallHandler,
+        on_output: Callable[[Output], None] | None,
+        room: int,
+        uploads: Uploads,
+    ) -> None:
         self.id = ""
         self.on_call = on_call
         self.on_output = on_output
@@ -51,8 +54,7 @@ class _Cell:
         self.idle = False
         self.report: wire.CellReport | None = None
         self.calls: dict[str, asyncio.Task[None]] = {}
-        self.uploads: dict[str, tuple[Path, int]] = {}
-        self.uploaded = 0
+        self.uploads = uploads
         self.changed = asyncio.Event()
 
     @property
@@ -93,6 +95,7 @@ class JupyterSession:
                 f"the kernel started, but could not be prepared: {_error_of(reply)}",
                 hint="see `jupyter rlm doctor`",
             )
+        await self._transport.unshare()
         await self._hear()
 
     async def start(self, contexts: Sequence[Context]) -> KernelInfo:
@@ -116,7 +119,7 @@ class JupyterSession:
 
     async def _run_silently(self, code: str, seconds: float) -> Mapping[str, Any]:
         """Execute code of ours; return the content of the reply."""
-        cell = self._cell = _Cell(_no_calls, None, room=100_000)
+        cell = self._cell = _Cell(_no_calls, None, 100_000, Uploads(self._transport.folder))
         try:
             cell.id = self._transport.send("shell", "execute_request", _execute(code, silent=True))
             await asyncio.wait_for(self._until(cell, lambda: cell.reply is not None), seconds)
@@ -158,7 +161,7 @@ class JupyterSession:
             return CellResult("died", lost=_lost(self._death or "it was closed"))
         started = time.monotonic()
         limit = 4 * (self._settings.head + self._settings.tail)
-        cell = self._cell = _Cell(on_call, on_output, room=limit)
+        cell = self._cell = _Cell(on_call, on_output, limit, Uploads(self._transport.folder))
         try:
             cell.id = self._transport.send("shell", "execute_request", _execute(code, silent=False))
             status, lost = await self._follow(cell, timeout)
@@ -168,7 +171,7 @@ class JupyterSession:
         report = cell.report
         return CellResult(
             status,
-            outputs=_joined(cell.outputs),
+            outputs=joined(cell.outputs),
             final=report.final if report else None,
             draft=report.draft if report else "",
             variables=report.variables if report else (),
@@ -320,17 +323,22 @@ class JupyterSession:
         elif isinstance(body, wire.Ready):
             self._ready = body
             answer(wire.encode_reply(envelope.id, None))
-        elif isinstance(body, wire.CellReport):
-            cell.report = body
-            cell.changed.set()
-        elif isinstance(body, wire.Abandon):
-            task = cell.calls.get(body.call)
-            if task is not None:
-                task.cancel()
+        elif isinstance(body, wire.CellReport | wire.Abandon):
+            self._note(cell, body)
+            if self._ready is not None and not self._ready.capabilities["buffers"]:
+                # There the guest speaks through input(), which waits for an answer to anything.
+                answer(wire.encode_reply(envelope.id, None))
         elif isinstance(body, wire.Put):
-            answer(wire.encode_reply(envelope.id, self._store(cell, body)))
+            answer(wire.encode_reply(envelope.id, cell.uploads.add(body)))
         elif envelope.id not in cell.calls:
             cell.calls[envelope.id] = asyncio.create_task(self._answer(cell, envelope.id, body, answer))
+
+    def _note(self, cell: _Cell, body: wire.CellReport | wire.Abandon) -> None:
+        if isinstance(body, wire.CellReport):
+            cell.report = body
+            cell.changed.set()
+        elif body.call in cell.calls:
+            cell.calls[body.call].cancel()
 
     async def _answer(
         self,
@@ -342,7 +350,7 @@ class JupyterSession:
         contexts: list[Context] = []
         outcome: Any
         try:
-            call = self._with_contexts(cell, body, contexts) if isinstance(body, wire.RLMItems) else body
+            call = cell.uploads.attach(body, contexts) if isinstance(body, wire.RLMItems) else body
             outcomes = await cell.on_call(call)
             batched = getattr(call, "batched", False)
             outcome = wire.slots(outcomes) if batched else outcomes[0]
@@ -360,52 +368,13 @@ class JupyterSession:
                 context.release()
         answer(wire.encode_reply(id_, outcome))
 
-    def _with_contexts(self, cell: _Cell, body: wire.RLMItems, contexts: list[Context]) -> RLMQuery:
-        items = []
-        for query, ref in body.items:
-            context = None
-            if ref is not None:
-                if ref.data is not None:
-                    path = self._new_file(cell, len(ref.data))
-                    path.write_bytes(ref.data)
-                elif ref.blob in cell.uploads:
-                    path = cell.uploads.pop(ref.blob)[0]
-                else:
-                    raise CallError(f"no upload of number {ref.blob!r}", kind="bad_request")
-                context = Context.spooled("context", ref.format, path, _context_info(ref.info))
-                contexts.append(context)
-            items.append((query, context))
-        return RLMQuery(tuple(items), batched=body.batched, model=body.model)
-
-    def _store(self, cell: _Cell, piece: wire.Put) -> CallError | None:
-        if piece.blob not in cell.uploads and piece.number == 0:
-            cell.uploads[piece.blob] = (self._new_file(cell, 0), 0)
-        path, number = cell.uploads.get(piece.blob, (None, -1))
-        if path is None or piece.number != number:
-            return CallError("pieces of an upload must come in order", kind="bad_request")
-        cell.uploaded += len(piece.data)
-        if cell.uploaded > UPLOAD_BYTES:
-            return CallError(f"a cell may send up {UPLOAD_BYTES:,} bytes of contexts", kind="bad_request")
-        with path.open("ab") as file:
-            file.write(piece.data)
-        cell.uploads[piece.blob] = (path, number + 1)
-        return None
-
-    def _new_file(self, cell: _Cell, size: int) -> Path:
-        cell.uploaded += size
-        if cell.uploaded > UPLOAD_BYTES:
-            raise CallError(f"a cell may send up {UPLOAD_BYTES:,} bytes of contexts", kind="bad_request")
-        return Path(self._transport.folder) / f"up-{os.urandom(8).hex()}"
-
     async def _drop_calls(self, cell: _Cell) -> None:
         tasks = [task for task in cell.calls.values() if not task.done()]
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.gather(*tasks, return_exceptions=True)
-        for path, _ in cell.uploads.values():
-            path.unlink(missing_ok=True)
-        cell.uploads.clear()
+        cell.uploads.discard()
 
 
 async def _no_calls(call: Call) -> Sequence[Any]:
@@ -449,35 +418,3 @@ def _mime_text(value: Any) -> str:
     if isinstance(value, list) and all(isinstance(each, str) for each in value):
         return "".join(value)
     return json.dumps(value)
-
-
-def _joined(outputs: Sequence[Output]) -> tuple[Output, ...]:
-    """Join neighbouring pieces of one stream, as a notebook shows them."""
-    result: list[Output] = []
-    pieces: list[str] = []
-    for output in outputs:
-        last = result[-1] if result else None
-        if last is not None and last.kind == output.kind and output.kind in ("stdout", "stderr"):
-            pieces.append(output.text)
-            result[-1] = Output(output.kind, "", dropped=last.dropped + output.dropped)
-            continue
-        if pieces and last is not None:
-            result[-1] = Output(last.kind, "".join(pieces), last.data, last.name, last.value, last.dropped)
-        pieces = [output.text]
-        result.append(output)
-    if pieces and result:
-        last = result[-1]
-        result[-1] = Output(last.kind, "".join(pieces), last.data, last.name, last.value, last.dropped)
-    return tuple(result)
-
-
-def _context_info(info: Any) -> ContextInfo:
-    """Read the guest's description of a sub-context, capped: it goes into the child's prompt only."""
-    size = info.get("size")
-    return ContextInfo(
-        name="context",
-        type=str(info.get("type", "object"))[:100],
-        size=size if isinstance(size, int) and not isinstance(size, bool) and size >= 0 else 0,
-        unit=str(info.get("unit", ""))[:20],
-        description=str(info.get("description", ""))[:4000],
-    )

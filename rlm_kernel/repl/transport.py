@@ -72,7 +72,7 @@ class Transport(Protocol):
         ...
 
     async def unshare(self) -> None:
-        """Drop what `share` left, once the kernel has loaded it."""
+        """Drop what only a starting or loading kernel needs: its connection file, what `share` left."""
         ...
 
     async def interrupt(self) -> None:

@@ -19,12 +19,14 @@ class Repl:
     def __init__(self, session):
         self.session = session
         self.calls = []
+        self.called = asyncio.Event()
         self.delay = 0.0
         self.in_flight = 0
         self.most_in_flight = 0
 
     async def answer(self, call):
         self.calls.append(call)
+        self.called.set()
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:

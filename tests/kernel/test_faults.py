@@ -1,7 +1,7 @@
-"""What model-written code can do to its kernel: each ends in a next turn, within a bound, with the context back.
+"""What model-written code can do to its kernel: each ends in a next turn, with the context back.
 
-The bound of a run here is its cell limit, the 2 s of grace, and the start of a fresh kernel; `pytest-timeout`
-holds a generous multiple of it.
+The bound of a run here is its cell limit, the 2 s of grace, and the start of a fresh kernel; the tests allow a
+generous multiple of it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def block(code):
 
 
 async def survive(code, check="[context, llm_query('q'), 'kept' in globals()]", **options):
-    """Run ``code`` between two ordinary cells; return the value after it, and what the root was told of it."""
+    """Run ``code`` between two ordinary cells; return the value after it, and what was said of it."""
     root = ScriptedModel([block("kept = 1"), block(code), block(f"FINAL({check})")])
     rlm = RLM(
         model=root,
@@ -75,17 +75,28 @@ async def test_a_cell_that_an_interrupt_stops_keeps_its_state(name):
 
 
 STUBBORN = {
-    "swallows KeyboardInterrupt": (
-        "import time\nwhile True:\n    try:\n        time.sleep(60)\n    except KeyboardInterrupt:\n        pass"
-    ),
-    "swallows BaseException": "while True:\n    try:\n        while True: pass\n    except BaseException:\n        pass",
-    "ignores SIGINT": (
-        "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True: time.sleep(1)"
-    ),
+    "swallows KeyboardInterrupt": """
+import time
+while True:
+    try:
+        time.sleep(60)
+    except KeyboardInterrupt:
+        pass""",
+    "swallows BaseException": """
+while True:
+    try:
+        while True: pass
+    except BaseException:
+        pass""",
+    "ignores SIGINT": """
+import signal, time
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+while True: time.sleep(1)""",
     "holds the interpreter": "import ctypes\nctypes.PyDLL(None).sleep(600)",
-    "blocks signals": (
-        "import signal, time\nsignal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])\nwhile True: time.sleep(1)"
-    ),
+    "blocks signals": """
+import signal, time
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+while True: time.sleep(1)""",
 }
 
 
@@ -104,7 +115,7 @@ HARMLESS = {
     "input": "input('name?')",
     "recursion": "def f(): return f()\nf()",
     "fork": "import os\nif os.fork() == 0:\n    os._exit(0)",
-    "fork that goes on": "import os, time\npid = os.fork()\nif pid == 0:\n    time.sleep(600)\n    os._exit(0)",
+    "fork that goes on": "import os, time\nif os.fork() == 0:\n    time.sleep(600)\n    os._exit(0)",
     "deleted folder": "import os, shutil\nshutil.rmtree(os.getcwd())",
     "moved away": "import os\nos.chdir('/')",
     "names overwritten": "context = llm_query = FINAL = answer = None",
@@ -114,12 +125,16 @@ HARMLESS = {
     "stdout closed": "import sys\nsys.stdout.close()",
     "stdout replaced": "import sys\nsys.stdout = None",
     "descriptors closed": "import os\nos.close(1)\nos.close(2)",
-    "hooks removed": "get_ipython().events.callbacks = {name: [] for name in get_ipython().events.callbacks}",
+    "hooks removed": "events = get_ipython().events\nevents.callbacks = {name: [] for name in events.callbacks}",
     "namespace cleared": "globals().clear()",
     "reset": "%reset -f",
-    "guest removed": "import sys\nfor n in [n for n in sys.modules if n.startswith('rlm_guest')]: del sys.modules[n]",
+    "guest removed": "import sys\nfor n in list(sys.modules):\n    if 'rlm_guest' in n: del sys.modules[n]",
     "guest broken": "import rlm_guest\nrlm_guest.cells._REPL.__class__ = object",
-    "daemon threads": "import threading\nfor i in range(50): threading.Thread(target=lambda: [0 for _ in iter(int, 1)], daemon=True).start() if i < 2 else None",
+    "busy threads": """
+import threading
+def spin():
+    while True: pass
+for _ in range(2): threading.Thread(target=spin, daemon=True).start()""",
 }
 
 
@@ -130,10 +145,14 @@ async def test_what_must_not_end_a_run(name):
 
 
 async def test_threads_left_behind_go_on_calling_in_vain():
-    code = (
-        "import threading\ndef again():\n    while True:\n        try: llm_query('again')\n        except Exception: pass\n"
-        "threading.Thread(target=again, daemon=True).start()\nimport time; time.sleep(0.3)"
-    )
+    code = """
+import threading, time
+def again():
+    while True:
+        try: llm_query('again')
+        except Exception: pass
+threading.Thread(target=again, daemon=True).start()
+time.sleep(0.3)"""
     sub = ScriptedModel(lambda request: "reply")
     root = ScriptedModel([block(code), block("import time; time.sleep(1)"), block("FINAL(1)")])
     answer = await RLM(model=root, sub_model=sub).acompletion("What?", "text")

@@ -108,7 +108,7 @@ async def test_signals_reach_the_group_and_not_the_guard(tmp_path):
     script = "trap 'exit 7' INT; echo up > up; while :; do sleep 0.01; done"
     async with guarded("sh", "-c", script, cwd=tmp_path) as process:
         await asyncio.to_thread(until, (tmp_path / "up").exists)
-        process.signal(signal.SIGINT)
+        await process.signal(signal.SIGINT)
         await process.wait()
     assert process.returncode == 7
 
@@ -219,6 +219,10 @@ async def test_interrupts_reach_the_cell(fork):
     async with open_repl(fork=fork) as repl:
         result = await repl.run("while True: pass", timeout=0.3)
         assert (result.status, result.lost) == ("timed_out", "")
-        result = await repl.run("import subprocess; subprocess.run(['sleep', '60'])", timeout=0.3)
-        assert (result.status, result.lost) == ("timed_out", "")
+        for code in (
+            "import subprocess; subprocess.run(['sleep', '60'])",
+            "import asyncio; await asyncio.sleep(60)",
+        ):
+            result = await repl.run(code, timeout=0.3)
+            assert (result.status, result.lost) == ("timed_out", "")
         assert await repl.value("'still here'") == "'still here'"

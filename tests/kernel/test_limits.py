@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import sys
 
 import pytest
 from kernels import open_repl
@@ -34,7 +36,7 @@ async def test_a_cell_that_ignores_interrupts_is_killed(repl):
 
 
 @pytest.mark.parametrize(
-    "code, cause",
+    ("code", "cause"),
     [
         ("import os\nos._exit(3)", "exited with code 3"),
         ("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)", "ended by SIGSEGV"),
@@ -51,8 +53,7 @@ async def test_cancelling_a_cell_leaves_no_call_behind():
     async with open_repl() as repl:
         repl.delay = 60
         task = asyncio.create_task(repl.run("llm_query('q')"))
-        while not repl.calls:
-            await asyncio.sleep(0.01)
+        await repl.called.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -92,9 +93,16 @@ async def test_an_unknown_kernelspec_is_named():
         await session.start([])
 
 
-async def test_a_kernel_that_ends_while_starting_tells_what_it_printed(tmp_path):
-    (tmp_path / "ipykernel_launcher.py").write_text("raise SystemExit('broken on purpose')")
-    session = JupyterSession(LocalTransport(cwd=tmp_path))
+async def test_a_kernel_that_ends_while_starting_tells_what_it_printed(tmp_path, monkeypatch):
+    spec = {
+        "argv": [sys.executable, "-c", "raise SystemExit('broken on purpose')", "{connection_file}"],
+        "display_name": "Broken",
+        "language": "python",
+    }
+    (tmp_path / "kernels" / "broken").mkdir(parents=True)
+    (tmp_path / "kernels" / "broken" / "kernel.json").write_text(json.dumps(spec))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    session = JupyterSession(LocalTransport("broken"))
     try:
         with pytest.raises(KernelStartError) as caught:
             await session.start([])
