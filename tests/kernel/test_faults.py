@@ -1,7 +1,7 @@
 """What model-written code can do to its kernel: each ends in a next turn, with the context back.
 
-The bound of a run here is its cell limit, the 2 s of grace, and the start of a fresh kernel; the tests allow a
-generous multiple of it.
+The bound of a run here is its cell limit, the 2 s of grace, and the start of a fresh kernel; the tests allow
+a generous multiple of it.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ HARMLESS = {
     "stdout closed": "import sys\nsys.stdout.close()",
     "stdout replaced": "import sys\nsys.stdout = None",
     "descriptors closed": "import os\nos.close(1)\nos.close(2)",
-    "hooks removed": "events = get_ipython().events\nevents.callbacks = {name: [] for name in events.callbacks}",
+    "hooks removed": "hooks = get_ipython().events.callbacks\nfor name in hooks: hooks[name] = []",
     "namespace cleared": "globals().clear()",
     "reset": "%reset -f",
     "guest removed": "import sys\nfor n in list(sys.modules):\n    if 'rlm_guest' in n: del sys.modules[n]",

@@ -246,7 +246,7 @@ def test_collect(tmp_path):
         (None, {"answer": "x"}, "'answer' can't be"),
         (None, ["x"], "dict of name -> value"),
         ("x", {"context": "y"}, "two contexts"),
-        (pathlib.Path("missing.txt"), None, "there is no missing.txt"),
+        (pathlib.Path("missing.txt"), None, "no file or folder missing.txt"),
     ],
 )
 def test_collect_refuses(context, contexts, message):

@@ -149,9 +149,9 @@ def test_a_pipe_is_read_once():
 @pytest.mark.parametrize(
     ("path", "message", "hint"),
     [
-        ("b.text", "there is no b.text", "did you mean b.txt"),
-        ("nowhere/at/all.txt", "there is no nowhere/at/all.txt", "exists, nowhere/at does not"),
-        ("zzz", "there is no zzz", "look into"),
+        ("b.text", "no file or folder b.text", "did you mean b.txt"),
+        ("nowhere/at/all.txt", "no file or folder nowhere/at/all.txt", "exists, nowhere/at does not"),
+        ("zzz", "no file or folder zzz", "look into"),
         ("no-*.txt", "no file matches", "quote"),
         ("a/empty.py", "a/empty.py is empty", "something in it"),
         ("self", "can't read self: Too many levels", ""),
