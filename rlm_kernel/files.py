@@ -261,7 +261,8 @@ def _missing(path: Path) -> ContextError:
     parent = path.parent
     if not os.path.isdir(parent):
         existing = next((each for each in parent.parents if os.path.isdir(each)), Path())
-        return ContextError(f"no file or folder {path}", hint=f"{existing.absolute()} exists, {parent} does not")
+        hint = f"{existing.absolute()} exists, {parent} does not"
+        return ContextError(f"no file or folder {path}", hint=hint)
     try:
         near = difflib.get_close_matches(path.name, os.listdir(parent), n=1, cutoff=0.5)
     except OSError:

@@ -21,7 +21,6 @@ from .process import python_command
 
 __all__ = ["ForkServer", "shared"]
 
-END_SECONDS = 1.0
 # What an interpreter or its loader reads when it starts: a fork can't have its own.
 _READ_AT_START = ("PYTHON", "LD_", "LC_", "LANG")
 
@@ -87,11 +86,8 @@ class ForkServer:
     def close(self) -> None:
         """End the server; its kernels stay."""
         self._requests.close()
-        try:
-            self._process.wait(END_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        self._process.kill()
+        self._process.wait()
         self._log.close()
 
 
