@@ -43,6 +43,7 @@ class Pool:
         self._make = make
         self._idle = idle
         self._spares: deque[JupyterSession] = deque()
+        self._burying: set[asyncio.Task[None]] = set()
         self._filling: asyncio.Task[None] | None = None
         self._emptying: asyncio.TimerHandle | None = None
 
@@ -51,12 +52,18 @@ class Pool:
 
     def take(self) -> JupyterSession:
         """Return a spare session, prepared but for its contexts, or a new one; have another made ready."""
-        session = None
-        while self._spares and session is None:
-            spare = self._spares.popleft()
-            session = spare if spare.alive else None
+        self._bury()
+        session = self._spares.popleft() if self._spares else self._make()
         self._fill_later()
-        return session or self._make()
+        return session
+
+    def _bury(self) -> None:
+        """Close spares that died while they waited."""
+        for spare in [spare for spare in self._spares if not spare.alive]:
+            self._spares.remove(spare)
+            task = self.loop.create_task(spare.close())
+            self._burying.add(task)
+            task.add_done_callback(self._burying.discard)
 
     def _fill_later(self) -> None:
         loop = self.loop
@@ -68,6 +75,7 @@ class Pool:
 
     async def _fill(self) -> None:
         await asyncio.sleep(FILL_DELAY_SECONDS)
+        self._bury()
         while len(self) < self.size:
             session = self._make()
             try:
@@ -102,6 +110,8 @@ class Pool:
             self._emptying.cancel()
         while self._spares:
             await self._spares.popleft().close()
+        if self._burying:
+            await asyncio.wait(self._burying)
 
 
 _POOLS: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[Pool, AsyncIterator[None]]] = WeakKeyDictionary()
