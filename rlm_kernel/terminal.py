@@ -84,6 +84,7 @@ def build(settings: Mapping[str, Setting], prices: Mapping[str, Price]) -> RLM:
         **{name: settings[name].value for name in names},
         budget=Budget(**caps) if caps else None,
         prices=prices or None,
+        spare_kernels=0,  # one run is all that follows
     )
 
 

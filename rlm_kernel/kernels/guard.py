@@ -3,7 +3,8 @@
 One socket, the *lifeline*, joins guard and orchestrator. The orchestrator's end closes when it is done with
 the kernel and also when it ends in any way, ``kill -9`` included; then the guard kills the kernel and all
 that descends from it. The guard is a subreaper: a process that forks twice and leaves its session becomes
-the guard's child, not init's. When the kernel ends by itself, what it left behind is killed as well.
+the guard's child, not init's. When the kernel ends by itself, what it left behind is killed as well. The guard of
+an orchestrator that is gone removes the kernel's folder too: there may be a context in it.
 
 Over the lifeline the guard says ``kernel <pid>`` and ``ended <code>`` (negative: the signal), and the kernel,
 before it runs anything else, ``holds <protections>``; each is a line. The orchestrator sends numbers of
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import os
 import select
+import shutil
 import signal
 import socket
 import sys
@@ -38,14 +40,14 @@ _POLL_MILLISECONDS = 1000
 
 
 def main() -> None:
-    """Guard a program: the command line is ``<lifeline> <orchestrator's pid> <confined: 0 or 1> <argv>``."""
+    """Guard a program: ``<lifeline> <orchestrator's pid> <confined: 0 or 1> <folder> <argv>`` on the command line."""
     lifeline = socket.socket(fileno=int(sys.argv[1]))
     lifeline.set_inheritable(False)
-    parent, confined, argv = int(sys.argv[2]), sys.argv[3] == "1", sys.argv[4:]
+    parent, confined, folder, argv = int(sys.argv[2]), sys.argv[3] == "1", sys.argv[4], sys.argv[5:]
     orchestrator = open_process(parent)
     if os.getppid() != parent:
         sys.exit(1)
-    fork_guarded(lifeline, orchestrator, confined=confined)
+    fork_guarded(lifeline, orchestrator, confined=confined, folder=folder)
     # Python ignores these, and a program inherits what is ignored.
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
@@ -62,11 +64,11 @@ def open_process(pid: int) -> int | None:
     return None
 
 
-def fork_guarded(lifeline: socket.socket, orchestrator: int | None, *, confined: bool) -> None:
+def fork_guarded(lifeline: socket.socket, orchestrator: int | None, *, confined: bool, folder: str) -> None:
     """Fork, and return in the new process, the kernel's; this one stays as its guard and never returns.
 
     ``orchestrator`` is a descriptor of the orchestrator's process: a copy of the orchestrator, forked by its
-    user, keeps the lifeline open.
+    user, keeps the lifeline open. ``folder`` is removed when the orchestrator is gone.
     """
     # The orchestrator's terminal is not ours: its Ctrl-C must not come here.
     with suppress(PermissionError):
@@ -75,7 +77,7 @@ def fork_guarded(lifeline: socket.socket, orchestrator: int | None, *, confined:
     guard = os.getpid()
     kernel = os.fork()
     if kernel:
-        _Guard(lifeline, orchestrator, kernel).stand()
+        _Guard(lifeline, orchestrator, kernel, folder).stand()
     _become_kernel(guard)
     if confined:
         lifeline.sendall(f"holds {' '.join(confine())}\n".encode())
@@ -110,13 +112,15 @@ def _prctl(option: int, value: int) -> None:
 class _Guard:
     """Watches the kernel, the lifeline and the orchestrator until one of them ends."""
 
-    def __init__(self, lifeline: socket.socket, orchestrator: int | None, kernel: int) -> None:
+    def __init__(self, lifeline: socket.socket, orchestrator: int | None, kernel: int, folder: str) -> None:
         self._lifeline = lifeline
         self._orchestrator = orchestrator
         self._parent = os.getppid()
         self._kernel = kernel
+        self._folder = folder
         self._code: int | None = None
         self._doomed = False
+        self._orphaned = False
 
     def stand(self) -> NoReturn:
         """Guard the kernel to its end, then exit as it did."""
@@ -144,17 +148,22 @@ class _Guard:
                     self._doomed |= signal.SIGTERM in wakeups.recv(4096)
                     self._reap(os.WNOHANG)
                 else:
-                    self._doomed = True
+                    self._doomed = self._orphaned = True
             if patience is not None and os.getppid() != self._parent:
-                self._doomed = True
+                self._doomed = self._orphaned = True
         self._kill_all()
         code = self._code if self._code is not None else -signal.SIGKILL
-        self._tell(f"ended {code}")
+        heard = self._tell(f"ended {code}")
+        if self._orphaned or not heard:
+            shutil.rmtree(self._folder, ignore_errors=True)
         os._exit(code if code >= 0 else 128 - code)
 
-    def _tell(self, line: str) -> None:
-        with suppress(OSError):
+    def _tell(self, line: str) -> bool:
+        try:
             self._lifeline.sendall(f"{line}\n".encode())
+        except OSError:
+            return False
+        return True
 
     def _obey(self) -> None:
         try:

@@ -2,7 +2,7 @@
 
 It is started with a clean environment, so that no key was ever in its memory. It stays without threads and
 without a ZeroMQ context, which would not survive a fork, and never runs a kernel itself. Each request is one
-packet: JSON (``argv``, ``cwd``, ``env``, ``confined``) with two descriptors beside it, the kernel's lifeline
+packet: JSON (``argv``, ``cwd``, ``env``, ``confined``, ``folder``) with two descriptors beside it, the kernel's lifeline
 and its log. For each it forks a guard, which forks the kernel; see `guard`. It ends when its socket closes or
 the orchestrator ends; kernels and their guards don't depend on it.
 """
@@ -81,7 +81,7 @@ def _serve(requests: socket.socket, orchestrator: int | None) -> list[str] | Non
         requests.close()
         request = json.loads(packet)
         lifeline = _set_up(request, *descriptors)
-        fork_guarded(lifeline, orchestrator, confined=request["confined"])
+        fork_guarded(lifeline, orchestrator, confined=request["confined"], folder=request["folder"])
         return [str(each) for each in request["argv"]]
 
 

@@ -66,14 +66,27 @@ class ForkServer:
         return _early(env) == _early(self._env)
 
     def spawn(
-        self, argv: Sequence[str], *, cwd: str, env: Mapping[str, str], log: int, confined: bool
+        self,
+        argv: Sequence[str],
+        *,
+        cwd: str,
+        env: Mapping[str, str],
+        log: int,
+        confined: bool,
+        folder: str,
     ) -> socket.socket:
         """Ask for a kernel with these arguments of ipykernel; return our end of its lifeline.
 
         Raises:
             OSError: the server is gone, or has more requests waiting than fit.
         """
-        request = {"argv": list(argv), "cwd": cwd, "env": dict(env), "confined": confined}
+        request = {
+            "argv": list(argv),
+            "cwd": cwd,
+            "env": dict(env),
+            "confined": confined,
+            "folder": folder,
+        }
         ours, theirs = socket.socketpair()
         with theirs:
             try:

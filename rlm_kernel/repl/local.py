@@ -93,7 +93,12 @@ class _OneSpec(KernelSpecManager):
 
     def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
         if kernel_name == OWN_KERNEL:
-            return KernelSpec(argv=_ARGV, display_name="Python (RLM)", language="python")
+            return KernelSpec(
+                argv=_ARGV,
+                display_name="Python (RLM)",
+                language="python",
+                metadata={"supported_encryption": "curve"},
+            )
         return super().get_kernel_spec(kernel_name)
 
 
@@ -101,8 +106,9 @@ class LocalTransport:
     """A kernel process on this machine and its four channels.
 
     ``kernel_name`` is a kernelspec's name; without one it is this interpreter's ipykernel. ``cwd`` is the
-    kernel's working folder, a private one by default. ``env`` adds variables to the allow-list. ``confined``
-    closes other processes to the kernel, see `rlm_kernel.kernels.confine`; `holds` tells what came of it.
+    kernel's working folder, a private one by default. ``env`` adds variables to the allow-list. ``tcp`` is
+    for platforms without ipc sockets: the channels are then encrypted (CurveZMQ). ``confined`` closes other
+    processes to the kernel, see `rlm_kernel.kernels.confine`; `holds` tells what came of it.
     ``fork`` lets this interpreter's ipykernel come from the fork server; ``RLM_FORK_SERVER=0`` forbids it.
     """
 
@@ -114,10 +120,12 @@ class LocalTransport:
         *,
         cwd: str | os.PathLike[str] | None = None,
         env: Mapping[str, str] | None = None,
+        tcp: bool = sys.platform == "win32",
         confined: bool = True,
         fork: bool = True,
     ) -> None:
         self._kernel_name = kernel_name or OWN_KERNEL
+        self._tcp = tcp
         self._confined = confined
         self._fork = fork and os.environ.get("RLM_FORK_SERVER") != "0"
         self._cwd = cwd
@@ -146,7 +154,7 @@ class LocalTransport:
             kernel_spec_manager=_OneSpec(),
             connection_file=os.path.join(self.folder, "kernel.json"),
             context=zmq.asyncio.Context.shadow(zmq.Context.instance()),
-            **_addresses(self.folder),
+            **_addresses(self.folder, tcp=self._tcp),
         )
         try:
             self._provision(manager)
@@ -185,6 +193,7 @@ class LocalTransport:
             return
         provisioner = GuardedProvisioner(kernel_id=str(uuid.uuid4()), kernel_spec=spec, parent=manager)
         provisioner.confined = self._confined
+        provisioner.folder = self.folder
         if self._fork and self._kernel_name == OWN_KERNEL:
             provisioner.server_env = _allowed()
         manager.provisioner = provisioner
@@ -222,6 +231,9 @@ class LocalTransport:
             else:
                 # ipykernel sends input requests to the identity that the execute request came from.
                 socket.identity = manager.session.bsession
+            if manager.curve_publickey is not None:
+                socket.curve_serverkey = socket.curve_publickey = manager.curve_publickey
+                socket.curve_secretkey = manager.curve_secretkey
             socket.connect(manager._make_url(channel))
             assert self._loop is not None
             self._loop.add_reader(int(socket.fd), self._pump, channel)
@@ -359,8 +371,8 @@ def _allowed() -> dict[str, str]:
     return env
 
 
-def _addresses(folder: str) -> dict[str, str]:
-    if sys.platform == "win32":
+def _addresses(folder: str, *, tcp: bool) -> dict[str, str]:
+    if tcp:
         return {"transport": "tcp", "transport_encryption": "required"}
     return {"transport": "ipc", "ip": os.path.join(folder, "k")}
 

@@ -200,9 +200,9 @@ class PlainProcess:
 
 
 def start_guarded(
-    argv: Sequence[str], *, cwd: str, env: Mapping[str, str], log: int, confined: bool
+    argv: Sequence[str], *, cwd: str, env: Mapping[str, str], log: int, confined: bool, folder: str
 ) -> GuardedProcess:
-    """Start a program under a guard of its own."""
+    """Start a program under a guard of its own, which removes ``folder`` when this process is gone."""
     ours, theirs = socket.socketpair()
     with theirs:
         try:
@@ -210,6 +210,7 @@ def start_guarded(
                 [
                     *python_command("guard", str(theirs.fileno()), str(os.getpid()), flags=("-I", "-S")),
                     "1" if confined else "0",
+                    folder,
                     *argv,
                 ],
                 stdin=subprocess.DEVNULL,

@@ -30,10 +30,11 @@ class GuardedProvisioner(LocalProvisioner):
     """A kernel of this machine, behind a guard.
 
     ``server_env`` is the environment of the fork server that the kernel may come from, or None for a kernel
-    that is a program of its own.
+    that is a program of its own. ``folder`` is the kernel's.
     """
 
     confined = True
+    folder: str
     server_env: Mapping[str, str] | None = None
     guarded: GuardedProcess | None = None
 
@@ -47,7 +48,9 @@ class GuardedProvisioner(LocalProvisioner):
         cwd, env, log = kwargs["cwd"], kwargs["env"], kwargs["stdout"].fileno()
         self.guarded = await self._fork(cmd, cwd, env, log)
         if self.guarded is None:
-            self.guarded = start_guarded(cmd, cwd=cwd, env=env, log=log, confined=self.confined)
+            self.guarded = start_guarded(
+                cmd, cwd=cwd, env=env, log=log, confined=self.confined, folder=self.folder
+            )
             await self.guarded.started()
         self.pid = self.pgid = self.guarded.pid
         return self.connection_info
@@ -75,7 +78,9 @@ class GuardedProvisioner(LocalProvisioner):
     ) -> GuardedProcess:
         while True:
             try:
-                lifeline = server.spawn(argv, cwd=cwd, env=env, log=log, confined=self.confined)
+                lifeline = server.spawn(
+                    argv, cwd=cwd, env=env, log=log, confined=self.confined, folder=self.folder
+                )
                 break
             except BlockingIOError:
                 # More requests than fit are waiting.

@@ -58,7 +58,8 @@ async def test_a_fork_is_like_a_fresh_kernel(tmp_path):
         "import gc, os, signal, sys, threading\n"
         "sorted(name for name in sys.modules if name.startswith('rlm_kernel')), os.getcwd(), sys.argv[0], "
         "int(signal.getsignal(signal.SIGCHLD)), gc.isenabled(), threading.active_count(), sys.path[0], "
-        "os.getsid(0) == os.getpid(), os.environ.get('EXTRA')"
+        "os.getsid(0) == os.getpid(), os.environ.get('EXTRA'), "
+        "len(os.listdir('/proc/self/fd')) - len(os.environ.get('DEBUGPY_RUNNING', ''))"
     )
     seen = {}
     for fork in (True, False):

@@ -77,7 +77,12 @@ def pid_in(file):
 async def guarded(*argv, cwd, confined=True):
     with open(cwd / "log", "wb") as log:
         process = start_guarded(
-            argv, cwd=str(cwd), env={"PATH": os.environ["PATH"]}, log=log.fileno(), confined=confined
+            argv,
+            cwd=str(cwd),
+            env={"PATH": os.environ["PATH"]},
+            log=log.fileno(),
+            confined=confined,
+            folder=str(cwd / "own"),
         )
     try:
         assert await process.started()
@@ -172,7 +177,7 @@ def test_nothing_survives_an_orchestrator_that_is_killed(fork, copy, tmp_path):
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(PACKAGE)},
     ) as process:
-        json.loads(process.stdout.readline())
+        folders = json.loads(process.stdout.readline())["folders"]
         daemon = until(lambda: pid_in(tmp_path / "daemon"))
         until((tmp_path / "held").exists)
         tree = descendants(process.pid)
@@ -184,6 +189,7 @@ def test_nothing_survives_an_orchestrator_that_is_killed(fork, copy, tmp_path):
         process.kill()
         process.wait()
         until(lambda: not any(running(pid) for pid in tree if pid not in copies), GONE_SECONDS)
+        until(lambda: not any(map(os.path.exists, folders)), GONE_SECONDS)
         assert all(map(running, copies))
 
 

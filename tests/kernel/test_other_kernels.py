@@ -94,3 +94,18 @@ async def test_the_oldest_ipykernel_is_interrupted(kernel, code):
         assert (result.status, result.lost) == ("timed_out", "")
         repl.delay = 0
         assert await repl.value("kept, llm_query('next')") == "(1, 'reply to next')"
+
+
+async def test_channels_over_tcp_are_encrypted():
+    async with open_repl(("context", "text"), tcp=True) as repl:
+        assert await repl.value("context, llm_query('q')") == "('text', 'reply to q')"
+        manager = repl.session._transport._manager
+        assert manager.get_connection_info()["transport"] == "tcp"
+        # A client that has the signing key and not the curve keys gets no answer.
+        import zmq
+
+        with zmq.Context() as context, context.socket(zmq.DEALER) as stranger:
+            stranger.linger = 0
+            stranger.connect(manager._make_url("shell"))
+            manager.session.send(stranger, "kernel_info_request", {})
+            assert not stranger.poll(1000)
