@@ -188,8 +188,8 @@ def _add_bench(commands: Any) -> None:
     parser = parser.add_parser(
         "overhead",
         help="what a run costs beside the model, next to two references",
-        description="Measure what a run costs beside the model, in one go with two references: raw aiohttp (A) "
-        "and the openai client (O), each with exec. Needs no key; a scripted endpoint answers.",
+        description="Measure what a run costs beside the model, in one go with two references: raw aiohttp "
+        "(A) and the openai client (O), each with exec. Needs no key; a scripted endpoint answers.",
         allow_abbrev=False,
     )
     parser.add_argument(

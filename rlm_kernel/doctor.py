@@ -68,6 +68,7 @@ def _facts(args: argparse.Namespace) -> Iterator[Fact]:
         settings = {}
     yield from _settings(settings)
     yield from asyncio.run(_kernel())
+    yield from _confinement()
     yield Fact(
         "note",
         "isolation: the repl `local` does not stop code that a model writes from using your files or network",
@@ -75,6 +76,20 @@ def _facts(args: argparse.Namespace) -> Iterator[Fact]:
     )
     if settings and args.endpoint:
         yield asyncio.run(_endpoint(settings))
+
+
+def _confinement() -> Iterator[Fact]:
+    from .kernels.confine import report  # noqa: PLC0415  on use
+
+    missing = {name: why for name, why in report().items() if why}
+    holds = ", ".join(name for name in report() if name not in missing)
+    yield Fact("ok" if holds else "note", f"confinement of kernels: {holds or 'nothing holds here'}")
+    for name, why in missing.items():
+        yield Fact(
+            "note",
+            f"confinement of kernels: {name} does not hold: {why}",
+            "keep the key out of this machine's environments, or run in a container; see docs/secrets.md",
+        )
 
 
 def _python() -> Fact:

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
@@ -51,10 +52,7 @@ class Done:
     def gaps(self, model: str) -> list[float]:
         """Return the milliseconds from each reply to ``model``'s requests to the next request of it."""
         asked = [note for note in self.notes if note["model"] == model]
-        return [
-            1000 * (after["received"] - before["replied"])
-            for before, after in zip(asked, asked[1:], strict=False)
-        ]
+        return [1000 * (after["received"] - before["replied"]) for before, after in pairwise(asked)]
 
 
 @dataclass(frozen=True, slots=True)

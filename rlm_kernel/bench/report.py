@@ -19,8 +19,8 @@ __all__ = ["as_json", "as_table", "conditions"]
 _PACKAGES = ("openai", "aiohttp", "ipykernel", "pyzmq")
 _HEAD = ("row", "what", "A", "O", "ours", "by A", "by O", "target", "")
 _LEGEND = """\
-Median and quartiles of {repeat} repetitions. A: raw aiohttp and exec. O: openai client and exec. Ours: default settings.
-A target is a factor of the reference it names, or an amount."""
+Median and quartiles of {repeat} repetitions. A: raw aiohttp and exec. O: openai client and exec.
+Ours: default settings. A target is a factor of the reference it names, or an amount."""
 
 
 def conditions() -> dict[str, Any]:

@@ -3,8 +3,8 @@
 One socket, the *lifeline*, joins guard and orchestrator. The orchestrator's end closes when it is done with
 the kernel and also when it ends in any way, ``kill -9`` included; then the guard kills the kernel and all
 that descends from it. The guard is a subreaper: a process that forks twice and leaves its session becomes
-the guard's child, not init's. When the kernel ends by itself, what it left behind is killed as well. The guard of
-an orchestrator that is gone removes the kernel's folder too: there may be a context in it.
+the guard's child, not init's. When the kernel ends by itself, what it left behind is killed as well. When the
+orchestrator is gone, the guard also removes the kernel's folder: there may be a context in it.
 
 Over the lifeline the guard says ``kernel <pid>`` and ``ended <code>`` (negative: the signal), and the kernel,
 before it runs anything else, ``holds <protections>``; each is a line. The orchestrator sends numbers of
@@ -40,7 +40,7 @@ _POLL_MILLISECONDS = 1000
 
 
 def main() -> None:
-    """Guard a program: ``<lifeline> <orchestrator's pid> <confined: 0 or 1> <folder> <argv>`` on the command line."""
+    """Guard a program. Arguments: ``<lifeline> <orchestrator's pid> <confined: 0 or 1> <folder> <argv>``."""
     lifeline = socket.socket(fileno=int(sys.argv[1]))
     lifeline.set_inheritable(False)
     parent, confined, folder, argv = int(sys.argv[2]), sys.argv[3] == "1", sys.argv[4], sys.argv[5:]

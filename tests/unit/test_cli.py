@@ -330,6 +330,7 @@ async def test_doctor_reports_settings_with_masked_keys_and_a_kernel(folder):
     assert "api_key = sk-...abcd (environment variable OPENAI_API_KEY)" in out
     assert "model = mine (environment variable LLM_MODEL)" in out
     assert re.search(r"^ok +kernel: .* started in \d+\.\d+ s", out, re.MULTILINE)
+    assert re.search(r"^(ok|note) +confinement of kernels: ", out, re.MULTILINE)
     assert "does not stop code" in out
     assert KEY not in out
 
