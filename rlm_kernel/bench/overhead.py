@@ -200,7 +200,7 @@ def _import(bench: _Bench) -> Iterator[Row]:
 def _memory(bench: _Bench) -> Iterator[Row]:
     for size in bench.sizes.memory:
         chars = size * MB
-        workload = Workload(f"read-{size}", expected=str(chars), chars=chars)
+        workload = Workload(f"read-{size}", expected=str(chars), chars=chars, warm=False)
         samples: dict[str, list[float]] = {name: [] for name in NAMES}
         note = ""
         for _ in range(max(1, bench.repeat // 3)):

@@ -57,7 +57,8 @@ class Sizes:
 class Workload:
     """One thing to do: ``completions`` at once of ``root`` over ``chars`` characters.
 
-    ``expected`` is the text of the answer, which every contender must reach.
+    ``expected`` is the text of the answer, which every contender must reach. ``warm`` is whether the process
+    is to have spare kernels ready, where it keeps any.
     """
 
     root: str
@@ -67,6 +68,7 @@ class Workload:
     completions: int = 1
     max_depth: int = 1
     max_iterations: int = 20
+    warm: bool = True
 
     @property
     def text(self) -> str:

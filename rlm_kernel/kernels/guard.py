@@ -32,6 +32,8 @@ from .confine import confine
 
 __all__ = ["descendants", "fork_guarded", "main", "open_process"]
 
+# How much of the machine's memory one kernel may take.
+MEMORY_SHARE = 0.75
 # linux/prctl.h
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -100,6 +102,11 @@ def _become_kernel(guard: int) -> None:
 
         # Writing gigabytes of context to disk would hold up the news of a crash.
         resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+        # A hog gets a MemoryError while there is memory left for the others.
+        soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        most = int(MEMORY_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+        if soft == resource.RLIM_INFINITY or soft > most:
+            resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
 
 
 def _prctl(option: int, value: int) -> None:

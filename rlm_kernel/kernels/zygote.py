@@ -3,8 +3,8 @@
 It is started with a clean environment, so that no key was ever in its memory. It stays without threads and
 without a ZeroMQ context, which would not survive a fork, and never runs a kernel itself. Each request is one
 packet: JSON (``argv``, ``cwd``, ``env``, ``confined``, ``folder``) with two descriptors beside it, the
-kernel's lifeline and its log. For each it forks a guard, which forks the kernel; see `guard`. It ends when its
-socket closes or the orchestrator ends; kernels and their guards don't depend on it.
+kernel's lifeline and its log. For each it forks a guard, which forks the kernel; see `guard`. It ends when
+its socket closes or the orchestrator ends; kernels and their guards don't depend on it.
 """
 
 from __future__ import annotations

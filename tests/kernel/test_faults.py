@@ -130,6 +130,8 @@ HARMLESS = {
     "reset": "%reset -f",
     "guest removed": "import sys\nfor n in list(sys.modules):\n    if 'rlm_guest' in n: del sys.modules[n]",
     "guest broken": "import rlm_guest\nrlm_guest.cells._REPL.__class__ = object",
+    "memory hog": "def hog():\n    a = []\n    while True: a.append(bytearray(10**9))\nhog()",
+    "memory hog that stays": "hog = []\nwhile True: hog.append(bytearray(10**9))",
     "busy threads": """
 import threading
 def spin():
