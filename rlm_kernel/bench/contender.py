@@ -71,7 +71,7 @@ class _Spares:
 
         if self._holder is None:
             self._holder = RLM(model="one", base_url=base_url, api_key=API_KEY)
-            await self._holder.acompletion(QUERY, "")
+            await self._holder.acompletion(QUERY, "x")
         pool = await pool_of(local_session)
         end = time.monotonic() + REFILL_SECONDS
         while len(pool) < pool.size and time.monotonic() < end:  # noqa: ASYNC110  the pool tells nobody

@@ -322,8 +322,12 @@ class LocalTransport:
         return context.name, context.format, str(path)
 
     async def unshare(self) -> None:
-        """Delete the files of `share`: the kernel has read them, and the connection's key as well."""
+        """Delete the files of `share`, and what leads to the kernel: nobody else is to find the way."""
         Path(self.folder, "kernel.json").unlink(missing_ok=True)
+        if self._kernel_name == OWN_KERNEL:
+            # All four channels are connected by now; other kernels of this user could listen in.
+            for socket in Path(self.folder).glob("k-*"):
+                socket.unlink(missing_ok=True)
         while self._shared:
             self._shared.pop().unlink(missing_ok=True)
 

@@ -129,3 +129,11 @@ async def test_a_cell_can_do_without_confinement():
         assert repl.session._transport.holds == ()
         status = await repl.value("open('/proc/self/status').read()")
         assert privileges(eval(status)) == privileges(Path("/proc/self/status").read_text())
+
+
+async def test_another_kernel_cannot_listen_in():
+    async with open_repl(("context", "secret")) as victim, open_repl() as other:
+        folder = victim.session._transport.folder
+        shown = await other.value(f"import os\n[n for n in os.listdir({folder!r}) if n.startswith('k')]")
+        assert shown == "[]"
+        assert await victim.value("context, llm_query('q')") == "('secret', 'reply to q')"
