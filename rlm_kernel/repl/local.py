@@ -352,6 +352,9 @@ class LocalTransport:
                 # A run that is cancelled while it closes must not leave a process.
                 await asyncio.shield(self._process.close())
         finally:
+            if self._manager is not None:
+                # Its control socket, and the ports it holds.
+                await self._manager.cleanup_resources()
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
