@@ -1,12 +1,13 @@
 # make demo: a real run in the terminal, no key needed.   make test: all checks.
-# Both set up what they need in $(VENV), and again only when pyproject.toml has changed.
+# make bench: what a run costs beside the model, next to two references; some minutes.
+# All set up what they need in $(VENV), and again only when pyproject.toml has changed.
 
 PYTHON ?= $(shell python3.11 -c 'print("python3.11")' 2>/dev/null || echo python3)
 VENV ?= .venv
 PIP = $(VENV)/bin/python -m pip -qq --disable-pip-version-check
 ARGS ?=
 
-.PHONY: demo test dist clean
+.PHONY: demo test bench dist clean
 
 demo: $(VENV)/installed
 	@PATH="$(abspath $(VENV))/bin:$$PATH" jupyter rlm demo $(ARGS)
@@ -16,6 +17,9 @@ test: $(VENV)/installed-test
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	PATH="$(abspath $(VENV))/bin:$$PATH" $(VENV)/bin/python -m pytest -n 2 $(ARGS)
+
+bench: $(VENV)/installed
+	@PATH="$(abspath $(VENV))/bin:$$PATH" jupyter rlm bench overhead $(ARGS)
 
 dist: $(VENV)/installed-test
 	rm -rf dist

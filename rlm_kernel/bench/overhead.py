@@ -7,7 +7,7 @@ Every number comes from the endpoint's notes or from the contender's own clock; 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 
 from ..errors import InputError
@@ -73,6 +73,7 @@ class _Bench:
 
     def done(self, workload: Workload, names: Sequence[str] = NAMES) -> dict[str, list[Done]]:
         """Have contenders do ``workload`` in turn, after one round that does not count."""
+        workload = replace(workload, warm=self.sizes.warm)
         done: dict[str, list[Done]] = {name: [] for name in names}
         for number in range(self.repeat + 1):
             for name in names:

@@ -112,9 +112,7 @@ def _target(target: Target | None, unit: str) -> str:
 def _number(value: Any) -> str:
     if not isinstance(value, float):
         return str(value)
-    if abs(value) >= 100:
-        return f"{value:.0f}"
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}".removesuffix("0").removesuffix(".0")
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _version(package: str) -> str | None:

@@ -40,7 +40,10 @@ _END = {
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much of everything; the defaults are those of the published table. Times in ms, sizes in MB."""
+    """How much of everything; the defaults are those of the published table. Times in ms, sizes in MB.
+
+    ``warm`` is whether spare kernels are waited for, as a lasting program would find them.
+    """
 
     turns: int = 20
     calls: int = 30
@@ -51,6 +54,7 @@ class Sizes:
     flood: int = 50
     many: int = 1000
     memory: tuple[int, ...] = (100, 500, 1000)
+    warm: bool = True
 
 
 @dataclass(frozen=True, slots=True)

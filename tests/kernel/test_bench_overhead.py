@@ -14,7 +14,9 @@ from rlm_kernel.bench.workloads import Sizes, Workload
 from rlm_kernel.cli import main
 from rlm_kernel.errors import RLMError
 
-TINY = Sizes(turns=8, calls=3, batch=4, latency=1, children=2, completions=2, flood=1, many=20, memory=(1,))
+TINY = Sizes(
+    turns=8, calls=3, batch=4, latency=1, children=2, completions=2, flood=1, many=20, memory=(1,), warm=False
+)
 ROWS = {
     "turn": ["ms", "x", "ms"],
     "call": ["ms"],
