@@ -1,1 +1,1 @@
-"""Benchmarks: what this package costs beside the model, and (later) how well runs answer."""
+"""Benchmarks: what this package costs beside the model."""

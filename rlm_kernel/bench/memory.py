@@ -20,7 +20,7 @@ from contextlib import suppress
 
 from ..kernels.guard import descendants
 
-__all__ = ["Sample", "main", "peak", "pss", "sample", "ticks"]
+__all__ = ["Sample", "cpu_seconds", "main", "peak", "pss", "sample"]
 
 EVERY_SECONDS = 0.005
 CALLER, SPARE, OTHER, SHARED = "caller", "spare", "other", "shared"
@@ -43,8 +43,10 @@ def sample(pid: int) -> Sample:
     groups: Sample = defaultdict(int)
     mapped = 0
     for each in [pid, *descendants(pid)]:
+        # Reading the size takes a while, in which the process may end.
+        group = CALLER if each == pid else _group(each)
         size, shared = pss(each)
-        groups[CALLER if each == pid else _group(each)] += size
+        groups[group] += size
         mapped += shared
     groups[SHARED] = max(0, _field("/proc/meminfo", "Shmem") - mapped)
     return dict(groups)
@@ -69,15 +71,17 @@ def pss(pid: int) -> tuple[int, int]:
     return _field(path, "Pss"), _field(path, "Pss_Shmem")
 
 
-def ticks(pids: Iterable[int]) -> int:
-    """Return the CPU time of processes, in the system's clock ticks."""
-    total = 0
+def cpu_seconds(pids: Iterable[int]) -> float:
+    """Return the CPU time of processes, of the threads that they have now."""
+    nanoseconds = 0
     for pid in pids:
-        with suppress(OSError, ValueError, IndexError), open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
-            # utime and stime (proc(5)).
-            total += int(fields[11]) + int(fields[12])
-    return total
+        with suppress(OSError):
+            for thread in os.listdir(f"/proc/{pid}/task"):
+                # Time on a processor, time waiting for one, slices (sched-stats.rst); the clock ticks of
+                # `stat` are too coarse for a process at rest.
+                with suppress(OSError), open(f"/proc/{pid}/task/{thread}/schedstat") as file:
+                    nanoseconds += int(file.read().split()[0])
+    return nanoseconds / 1e9
 
 
 def _group(pid: int) -> str:

@@ -26,7 +26,7 @@ from ..config import FIELDS
 from ..errors import RLMError
 from ..kernels.guard import descendants
 from .cold import COLD
-from .memory import Sample, pss, ticks
+from .memory import Sample, cpu_seconds, pss
 from .workloads import Workload
 
 __all__ = ["Cold", "Done", "Processes", "Program", "Rest", "run_code"]
@@ -34,6 +34,8 @@ __all__ = ["Cold", "Done", "Processes", "Program", "Rest", "run_code"]
 ANSWER_SECONDS = 900.0
 SETTLE_SECONDS = 10.0
 QUIET_SECONDS = 0.15
+# A process at rest takes less of a core than this.
+BUSY = 0.05
 REST_SECONDS = 3.0
 
 
@@ -157,9 +159,9 @@ class Processes:
         self.settle()
         pid = self.contender(name).pid
         others = descendants(pid)
-        before = ticks([pid, *others])
+        before = cpu_seconds([pid, *others])
         time.sleep(REST_SECONDS)
-        spent = (ticks([pid, *others]) - before) / os.sysconf("SC_CLK_TCK")
+        spent = cpu_seconds([pid, *others]) - before
         return Rest(len(others), sum(pss(each)[0] for each in others), spent / REST_SECONDS)
 
     def _do(self, contender: Program, name: str, workload: Workload) -> Done:
@@ -217,11 +219,11 @@ def run_code(code: str, *arguments: str) -> str:
 def _until_quiet(processes: Callable[[], list[int]]) -> None:
     end = time.monotonic() + SETTLE_SECONDS
     with suppress(OSError):
-        before = ticks(processes())
+        before = cpu_seconds(processes())
         while time.monotonic() < end:
             time.sleep(QUIET_SECONDS)
-            now = ticks(processes())
-            if now - before <= 1:
+            now = cpu_seconds(processes())
+            if now - before < BUSY * QUIET_SECONDS:
                 return
             before = now
 

@@ -82,6 +82,8 @@ class Repl:
         _set_quietly(shell, "colors", "nocolor", "NoColor")
         # exit() would end the kernel in the middle of a later cell, and its variables with it.
         _set_quietly(shell, "ask_exit", self._stay)
+        # ipykernel sleeps before each reply, in case a flush has not got through; ours have.
+        _set_quietly(getattr(shell, "kernel", None), "_execute_sleep", 0)
         self._before = set(self.namespace)
         self._bind()
         self._request = self.host.request()

@@ -13,6 +13,7 @@ import contextlib
 import os
 import sys
 import threading
+from _thread import get_ident
 from typing import Any
 
 __all__ = ["OutputCut", "StreamCut", "cut", "short_error"]
@@ -41,6 +42,9 @@ class StreamCut:
         self._lock = threading.RLock()
         self._open = False
         self._watcher: threading.Thread | None = getattr(stream, "watch_fd_thread", None)
+        self._watcher_ident = None if self._watcher is None else self._watcher.ident
+        self._flush = stream.flush
+        self._unflushed = True
         self._watched = getattr(stream, "_original_stdstream_fd", -1)
         self._pipe = _identity(self._watched)
         self._mark = f"\0rlm {os.urandom(6).hex()}\0"
@@ -49,6 +53,8 @@ class StreamCut:
         self._clear()
         # A cell that closes it would silence all later ones.
         stream.close = stream.flush
+        # ipykernel flushes several times a cell, and each time waits for another thread.
+        stream.flush = self.flush
 
     def _clear(self) -> None:
         self._room = self._head
@@ -69,11 +75,12 @@ class StreamCut:
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
         length = len(text)
         with self._lock:
-            if self._watcher is not None and threading.current_thread() is self._watcher:
+            if get_ident() == self._watcher_ident:
                 text = self._unmark(text)
             if not self._open:
                 return length
             if self._room:
+                self._unflushed = True
                 now, text = text[: self._room], text[self._room :]
                 self._room -= len(now)
                 if now:
@@ -97,7 +104,7 @@ class StreamCut:
 
     def end(self) -> None:
         """End the cell: wait for what subprocesses wrote, then put out the tail."""
-        self._drain()
+        self._seen.wait(1.0)
         with self._lock:
             tail = "".join(self._kept)
             over = len(tail) - self._tail
@@ -107,13 +114,23 @@ class StreamCut:
             dropped = self._dropped
             self._clear()
             self._open = False
+            if dropped or tail:
+                self._unflushed = True
             if dropped:
                 self._write(_marker(dropped))
             if tail:
                 self._write(tail)
 
-    def _drain(self) -> None:
-        # The watcher reads the pipe in order: once it has come to a mark of ours, it has read all before it.
+    def flush(self) -> None:
+        """Send what was written, if anything was."""
+        if self._unflushed:
+            self._unflushed = False
+            self._flush()
+
+    def mark(self) -> None:
+        """Put a mark behind all that subprocesses have written; `end` waits until the watcher has come to it."""
+        # The watcher reads the pipe in order.
+        self._seen.set()
         if self._watcher is None or not self._watcher.is_alive():
             return
         if self._pipe is None or _identity(self._watched) != self._pipe:
@@ -122,8 +139,7 @@ class StreamCut:
         try:
             os.write(self._watched, self._mark.encode("ascii"))
         except OSError:
-            return
-        self._seen.wait(1.0)
+            self._seen.set()
 
     def _unmark(self, text: str) -> str:
         text = self._held + text
@@ -177,6 +193,8 @@ class OutputCut:
         """End a cell; its own streams must not swallow what the next one writes."""
         for name, each in self._streams.items():
             setattr(sys, name, each.stream)
+            each.mark()
+        for each in self._streams.values():
             each.end()
 
     def complain(self, text: str) -> None:
