@@ -24,6 +24,7 @@ from .repl.base import SessionFactory
 if TYPE_CHECKING:
     from .models.prices import Price
     from .repl.pool import Pool
+    from .repl.session import JupyterSession
 
 __all__ = ["RLM"]
 
@@ -227,13 +228,11 @@ class RLM:
         """Return what makes the sessions of a run on this event loop."""
         if not isinstance(self._repl, str):
             return self._repl
-        from .repl.local import local_session  # noqa: PLC0415  heavy
-
         if self._spare_kernels < 1:
-            return local_session
+            return _local_session
         from .repl.pool import pool_of  # noqa: PLC0415  on use
 
-        pool = await pool_of(local_session)
+        pool = await pool_of(_local_session)
         pool.size = max(pool.size if pool.users else 0, self._spare_kernels)
         pool.users.add(self)
         if pool not in self._pools:
@@ -304,6 +303,13 @@ def _writer(path: str | os.PathLike[str], secrets: Sequence[str]) -> Any:
     from .trace.jsonl import JsonlWriter  # noqa: PLC0415  on use
 
     return JsonlWriter(path, secrets=secrets)
+
+
+def _local_session() -> JupyterSession:
+    # Only when the first kernel starts, beside the first request: importing ZeroMQ takes its time.
+    from .repl.local import local_session  # noqa: PLC0415
+
+    return local_session()
 
 
 def _backend(repl: str | SessionFactory) -> str:

@@ -19,6 +19,10 @@ from typing import Any
 __all__ = ["OutputCut", "StreamCut", "cut", "short_error"]
 
 
+# Pieces of a flood that may wait until the tail is cut to its size.
+MOST_UNCUT = 1000
+
+
 def cut(text: str, head: int, tail: int) -> str:
     """Return ``text`` with its middle left out and counted, if it is longer than head and tail together."""
     dropped = len(text) - head - tail
@@ -58,8 +62,9 @@ class StreamCut:
 
     def _clear(self) -> None:
         self._room = self._head
+        self._full = False
         self._kept: collections.deque[str] = collections.deque()
-        self._kept_length = 0
+        self._uncut = 0
         self._dropped = 0
 
     def begin(self) -> None:
@@ -74,6 +79,15 @@ class StreamCut:
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
         length = len(text)
+        if self._full and get_ident() != self._watcher_ident:
+            # The way of a flood: no lock, and the tail is cut to its size only now and then.
+            self._kept.append(text)
+            self._uncut += 1
+            if self._uncut < MOST_UNCUT and length <= self._tail:
+                return length
+            with self._lock:
+                self._cut_tail()
+            return length
         with self._lock:
             if get_ident() == self._watcher_ident:
                 text = self._unmark(text)
@@ -83,34 +97,32 @@ class StreamCut:
                 self._unflushed = True
                 now, text = text[: self._room], text[self._room :]
                 self._room -= len(now)
+                self._full = not self._room
                 if now:
                     self._write(now)
             if text:
-                self._keep(text)
+                self._kept.append(text)
+                self._cut_tail()
         return length
 
-    def _keep(self, text: str) -> None:
-        if len(text) > self._tail:
-            self._dropped += self._kept_length + len(text) - self._tail
-            self._kept.clear()
-            self._kept_length = 0
-            text = text[len(text) - self._tail :]
-        self._kept.append(text)
-        self._kept_length += len(text)
-        while self._kept_length - len(self._kept[0]) >= self._tail:
-            first = self._kept.popleft()
-            self._kept_length -= len(first)
-            self._dropped += len(first)
+    def _cut_tail(self) -> None:
+        """Cut what is kept to the size of the tail, and count what goes."""
+        kept, self._uncut = self._kept, 0
+        over = sum(map(len, kept)) - self._tail
+        while over > 0:
+            first = kept.popleft()
+            if len(first) > over:
+                kept.appendleft(first[over:])
+            gone = min(over, len(first))
+            self._dropped += gone
+            over -= gone
 
     def end(self) -> None:
         """End the cell: wait for what subprocesses wrote, then put out the tail."""
         self._seen.wait(1.0)
         with self._lock:
+            self._cut_tail()
             tail = "".join(self._kept)
-            over = len(tail) - self._tail
-            if over > 0:
-                self._dropped += over
-                tail = tail[over:]
             dropped = self._dropped
             self._clear()
             self._open = False
@@ -128,7 +140,7 @@ class StreamCut:
             self._flush()
 
     def mark(self) -> None:
-        """Put a mark behind all that subprocesses have written; `end` waits until the watcher has come to it."""
+        """Put a mark behind what subprocesses have written; `end` waits for the watcher to come to it."""
         # The watcher reads the pipe in order.
         self._seen.set()
         if self._watcher is None or not self._watcher.is_alive():

@@ -35,11 +35,14 @@ def _install(sources, settings):
     package = types.ModuleType("rlm_guest")
     package.__path__ = []
     sys.modules["rlm_guest"] = package
+    # A fork server may have compiled them before it forked.
+    compiled = getattr(sys.modules.get("_rlm_compiled"), "sources", {})
     for name, source in sources:
+        code = compiled.get(source) or compile(source, "<rlm guest " + name + ">", "exec", dont_inherit=True)
         module = types.ModuleType("rlm_guest." + name)
         module.__package__ = "rlm_guest"
         sys.modules[module.__name__] = module
-        exec(compile(source, "<rlm guest " + name + ">", "exec", dont_inherit=True), module.__dict__)
+        exec(code, module.__dict__)
         setattr(package, name, module)
     package.cells.install(settings)
     package.cells.ready()
