@@ -102,7 +102,7 @@ class OpenAIModel:
         """Answer ``request`` over the raw path; see `rlm_kernel.models.base.Model.reply`."""
         body = encode(self._body(request))
         attempts = self._attempts(request)
-        async with connected(self._endpoint) as wire:
+        async with connected(self._endpoint, self) as wire:
             while True:
                 outcome = await self._attempt(wire, body, request, attempts)
                 if isinstance(outcome, Reply):
@@ -142,7 +142,7 @@ class OpenAIModel:
         # The client encodes the whole body itself; what a caller can spoil is told here, as by `reply`.
         encode({name: value for name, value in body.items() if name != "messages"})
         attempts = self._attempts(request)
-        async with connected(self._endpoint) as wire:
+        async with connected(self._endpoint, self) as wire:
             while True:
                 draft = Draft()
                 failure: Failure | None = None
@@ -163,8 +163,8 @@ class OpenAIModel:
                 await attempts.after(failure)
 
     async def aclose(self) -> None:
-        """Close the running loop's connections to this endpoint, once no request uses them any more."""
-        await close_connections(self._endpoint)
+        """Close the running loop's connections to this endpoint, unless another model uses them."""
+        await close_connections(self._endpoint, self)
 
     def _body(self, request: Request) -> dict[str, object]:
         return request_body(

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+from weakref import WeakSet
 
 from .failures import Failure, broken, malformed, refused, unreachable
 from .gate import Gate
@@ -75,6 +76,8 @@ class Connections:
         self._session: aiohttp.ClientSession | None = None
         self._proxy: str | None = None
         self._client: openai.AsyncOpenAI | None = None
+        # The models that may ask again; `_users` are the requests under way.
+        self.models: WeakSet[object] = WeakSet()
         self._users = 0
         self._retired = False
 
@@ -253,8 +256,8 @@ _LOOPS: dict[asyncio.AbstractEventLoop, _OfLoop] = {}
 
 
 @asynccontextmanager
-async def connected(endpoint: Endpoint) -> AsyncIterator[Connections]:
-    """Lend the running loop's connections to ``endpoint`` for one request."""
+async def connected(endpoint: Endpoint, model: object) -> AsyncIterator[Connections]:
+    """Lend the running loop's connections to ``endpoint`` to ``model`` for one request."""
     loop = asyncio.get_running_loop()
     mine = _LOOPS.get(loop)
     if mine is None:
@@ -266,6 +269,7 @@ async def connected(endpoint: Endpoint) -> AsyncIterator[Connections]:
     found = mine.by_endpoint.get(endpoint)
     if found is None:
         found = mine.by_endpoint[endpoint] = Connections(endpoint)
+    found.models.add(model)
     async with found.used():
         yield found
 
@@ -279,9 +283,16 @@ async def _close_with(loop: asyncio.AbstractEventLoop) -> AsyncIterator[None]:
             await each.close()
 
 
-async def close_connections(endpoint: Endpoint) -> None:
-    """Close the running loop's connections to ``endpoint``; requests under way finish on them first."""
+async def close_connections(endpoint: Endpoint, model: object) -> None:
+    """Close the running loop's connections to ``endpoint`` if ``model`` was the last to use them.
+
+    Requests under way finish on them first.
+    """
     mine = _LOOPS.get(asyncio.get_running_loop())
-    found = mine.by_endpoint.pop(endpoint, None) if mine else None
-    if found is not None:
+    found = mine.by_endpoint.get(endpoint) if mine else None
+    if mine is None or found is None:
+        return
+    found.models.discard(model)
+    if not found.models:
+        del mine.by_endpoint[endpoint]
         await found.retire()

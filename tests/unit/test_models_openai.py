@@ -17,6 +17,7 @@ from rlm_kernel.models.prices import Price
 from rlm_kernel.models.retry import Backoff
 from rlm_kernel.models.scripted import ScriptedModel
 from rlm_kernel.models.server import Fault, ScriptedServer
+from rlm_kernel.models.wire import connected
 from rlm_kernel.usage import Usage
 
 KEY = "sk-canary-0123456789abcdef"
@@ -443,6 +444,22 @@ async def test_connections_are_shared_and_closing_one_model_breaks_no_other():
         assert (await task).attempts == 1
         await one.aclose()
         assert (await one.reply(ASK)).text == "ok"
+
+
+async def test_connections_close_with_the_last_model_that_used_them():
+    async with serve() as server:
+        one, two = model_at(server), model_at(server)
+        for model in (one, two):
+            await by_stream(model, ASK)
+        async with connected(one._endpoint, one) as before:
+            pass
+        await one.aclose()
+        async with connected(two._endpoint, two) as after:
+            assert after is before
+        await two.aclose()
+        async with connected(two._endpoint, two) as anew:
+            assert anew is not before
+        await two.aclose()
 
 
 async def test_streams_at_once_share_one_client():
