@@ -240,6 +240,10 @@ class _Run:
 
     async def _stream(self, request: Request) -> AsyncIterator[str | Reply]:
         """Stream the root's turn; once the request is under way, start the kernel beside it."""
+        # Where a model has something to make ready, the kernel must not take the processors from it.
+        make_ready = getattr(self.model, "open", None)
+        if make_ready is not None and not self.repl.begun:
+            await make_ready()
         async with aclosing(self.model.stream(request)) as pieces:  # type: ignore[type-var]
             first = asyncio.ensure_future(anext(pieces, None))
             try:

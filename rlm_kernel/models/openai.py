@@ -162,6 +162,11 @@ class OpenAIModel:
                     failure = self._malformed(error)
                 await attempts.after(failure)
 
+    async def open(self) -> None:
+        """Import and build what a stream needs, which takes a second in a new process, and send nothing."""
+        async with connected(self._endpoint, self) as wire:
+            await wire.open()
+
     async def aclose(self) -> None:
         """Close the running loop's connections to this endpoint, unless another model uses them."""
         await close_connections(self._endpoint, self)

@@ -186,6 +186,11 @@ class Connections:
         )
         return self._session
 
+    async def open(self) -> None:
+        """Make the client of streams, so that the next one goes out at once."""
+        if self._client is None:
+            await self._open_client()
+
     async def _open_client(self) -> openai.AsyncOpenAI:
         if "openai" not in sys.modules:
             # The import takes a second or two, in which the loop has better things to do.

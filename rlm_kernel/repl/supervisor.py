@@ -43,6 +43,11 @@ class Supervisor:
         self._starting: asyncio.Task[None] | None = None
         self._kernel = ""
 
+    @property
+    def begun(self) -> bool:
+        """Whether a kernel was started, or is being started."""
+        return self._starting is not None
+
     def begin(self) -> None:
         """Start a kernel in the background; `execute` waits for it."""
         if self._starting is None:
