@@ -16,8 +16,7 @@
     │   ├── ModelTimeoutError    no complete reply within the time allowed
     │   └── MalformedReplyError  the endpoint answered 200 with something that is no reply
     ├── KernelError              the Jupyter kernel behind the REPL
-    │   ├── KernelStartError     it never became ready
-    │   └── KernelDiedError      it ended while it was needed
+    │   └── KernelStartError     it never became ready
     ├── WireError                an envelope from a kernel that breaks the protocol
     ├── CallError                one call made from a cell failed; carries what the cell may know
     └── BudgetExceededError      a cap of the ledger was reached before a request
@@ -36,7 +35,6 @@ __all__ = [
     "ContextError",
     "EndpointError",
     "InputError",
-    "KernelDiedError",
     "KernelError",
     "KernelStartError",
     "MalformedReplyError",
@@ -131,10 +129,6 @@ class KernelError(RLMError):
 
 class KernelStartError(KernelError):
     """A kernel did not become ready; the message holds the end of what it printed."""
-
-
-class KernelDiedError(KernelError):
-    """A kernel ended while a cell, or the host, needed it."""
 
 
 class WireError(RLMError):

@@ -24,7 +24,7 @@ LAYERS = (
     ("events", "config", "models.base"),
     ("ledger", "files", "context", "dialect", "prompts", "feedback", "answer", "trace"),
     ("models", "repl"),
-    ("engine", "opencall", "subcalls"),
+    ("engine", "opencall", "run", "subcalls"),
     ("rlm", "background"),
     ("",),  # the package itself names the facade
     ("kernels", "notebook", "service", "bench", "compat", "terminal", "demo", "doctor", "cli"),
@@ -43,6 +43,7 @@ PURE = (
         "answer",
         "engine",
         "opencall",
+        "run",
         "subcalls",
     ),
 )
