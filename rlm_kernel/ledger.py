@@ -66,8 +66,13 @@ class Ledger:
         self._unpriced = ""
 
     @property
+    def total(self) -> Usage:
+        """What has been spent so far, in one sum."""
+        return self._total
+
+    @property
     def usage(self) -> TreeUsage:
-        """What has been spent so far."""
+        """What has been spent so far, also by model and by depth."""
         total = self._total
         return TreeUsage(
             total.input_tokens,

@@ -35,7 +35,6 @@ from .opencall import OpenCall
 from .repl.base import CellResult, FinalAnswer, KernelInfo
 from .repl.supervisor import Supervisor
 from .subcalls import Place, SubCalls
-from .usage import Usage
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -390,7 +389,6 @@ class Run:
         )
 
     def _conclude(self, answer: Answer) -> None:
-        usage = answer.usage
         self.emit(
             RunFinished(
                 run=self.id,
@@ -400,13 +398,7 @@ class Run:
                 reason=answer.reason,
                 iterations=answer.iterations,
                 calls=answer.total_calls,
-                usage=Usage(
-                    usage.input_tokens,
-                    usage.output_tokens,
-                    usage.cached_tokens,
-                    usage.reasoning_tokens,
-                    usage.cost_usd,
-                ),
+                usage=self.ledger.total,
                 seconds=answer.seconds,
             )
         )

@@ -24,6 +24,16 @@ def blocks(page, *tags):
     return [code for tag, code in FENCE.findall(page.read_text()) if tag in tags]
 
 
+def run(command, shop):
+    """Run ``command`` in the shop; it must succeed, and show no key."""
+    folder, environment = shop
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "sk-canary" not in done.stdout + done.stderr
+
+
 def answer_at_once(request):
     return "```repl\nFINAL(42)\n```" if len(request.messages) < 4 else "FINAL(42)"
 
@@ -63,19 +73,7 @@ def shop(tmp_path):
     "page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name
 )
 def test_python_code_runs(page, shop):
-    folder, environment = shop
-    code = "\n".join(blocks(page, "python"))
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "sk-canary" not in done.stdout + done.stderr
+    run([sys.executable, "-W", "error", "-c", "\n".join(blocks(page, "python"))], shop)
 
 
 COMMANDS = [
@@ -89,18 +87,7 @@ COMMANDS = [
 
 @pytest.mark.parametrize(("page", "line"), COMMANDS)
 def test_commands_run(page, line, shop):
-    folder, environment = shop
-    done = subprocess.run(
-        ["bash", "-c", line.replace("jupyter rlm", f"{sys.executable} -m rlm_kernel.cli")],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "sk-canary-docs" not in done.stdout + done.stderr
+    run(["bash", "-c", line.replace("jupyter rlm", f"{sys.executable} -m rlm_kernel.cli")], shop)
 
 
 def test_make_targets_in_the_readme_exist():

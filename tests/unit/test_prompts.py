@@ -18,11 +18,13 @@ from hypothesis import strategies as st
 
 from rlm_kernel import prompts
 from rlm_kernel.dialect import parse
+from rlm_kernel.engine import EngineSettings
 from rlm_kernel.events import ContextInfo
 from rlm_kernel.feedback import CellFeedback, cells_message
 from rlm_kernel.guest.describe import describe
 from rlm_kernel.outputs import Output
 from rlm_kernel.prompts import PromptSpec, first_message, status_line, system_prompt
+from rlm_kernel.repl.bootstrap import GuestSettings
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 UPDATE = os.environ.get("UPDATE_GOLDEN") == "1"
@@ -245,3 +247,8 @@ def test_golden_transcript():
         messages.append(cells_message(cells, notes, status_line(turn, 8, left), blocks=blocks))
     messages.append(prompts.wrap_up_message())
     check("transcript.txt", "\n\n---\n\n".join(messages))
+
+
+def test_the_stated_cut_is_the_one_that_the_guest_makes():
+    guest = GuestSettings()
+    assert guest.head + guest.tail == EngineSettings().output_chars == PromptSpec().output_chars
