@@ -14,17 +14,34 @@ from typing import Any, Protocol, runtime_checkable
 from ..messages import Message
 from ..usage import Usage
 
-__all__ = ["Model", "ModelOptions", "Reply", "Request"]
+__all__ = ["Carried", "Model", "ModelOptions", "Reply", "Request"]
 
 
 @dataclass(frozen=True, slots=True)
 class ModelOptions:
-    """How a model is to write, the same for every request at one depth. None leaves it to the endpoint."""
+    """How a model is to write, the same for every request at one depth. None leaves it to the endpoint.
+
+    ``context_window`` is not sent: how many tokens the model takes, where that is not known of it.
+    """
 
     temperature: float | None = None
     max_output_tokens: int | None = None
     reasoning_effort: str | None = None
     extra_body: Mapping[str, Any] = field(default_factory=dict)
+    context_window: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What an endpoint gave beside a reply's ``text`` and wants back with it, such as encrypted reasoning.
+
+    Opaque to all but the model it came from: ``origin`` says which, as (endpoint, model). Kept in memory
+    only, for requests of the same conversation.
+    """
+
+    origin: tuple[str, str]
+    text: str
+    items: tuple[Mapping[str, Any], ...] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +50,9 @@ class Request:
 
     ``schema`` is a JSON schema the reply's text must satisfy, or None. ``cache_key`` is the same for all
     requests that share a prefix (sent as ``prompt_cache_key`` where an endpoint takes it). ``timeout``
-    bounds the whole request, retries included, in seconds.
+    bounds the whole request, retries included, in seconds. ``carried`` is what earlier replies of this
+    conversation brought along, in order; a model uses its own and ignores the rest. ``memo`` is the same for
+    all requests of a conversation: a model may keep there what it would have to work out again.
     """
 
     messages: Sequence[Message]
@@ -41,6 +60,8 @@ class Request:
     schema: Mapping[str, Any] | None = None
     cache_key: str | None = None
     timeout: float | None = None
+    carried: Sequence[Carried] = ()
+    memo: dict[str, Any] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +71,7 @@ class Reply:
     ``model`` is the name the endpoint reports, which may be more exact than the one asked for.
     ``finish_reason`` is the endpoint's word (``stop``, ``length``, ``content_filter``, ...). ``attempts``
     counts the requests made for it, failed ones included. ``reasoning`` is thought text that the endpoint
-    gives apart from the reply, where it does.
+    gives apart from the reply, where it does. ``carried`` belongs into the conversation's next requests.
     """
 
     text: str
@@ -59,11 +80,16 @@ class Reply:
     finish_reason: str = "stop"
     attempts: int = 1
     reasoning: str = ""
+    carried: Carried | None = None
 
 
 @runtime_checkable
 class Model(Protocol):
-    """A language model as the engine sees it."""
+    """A language model as the engine sees it.
+
+    Used where a model has them: ``open()``, awaited before the first stream; ``price_known``,
+    ``cost(usage)`` in USD and ``window`` in tokens, of which each may be None or tell so.
+    """
 
     @property
     def name(self) -> str:

@@ -8,6 +8,7 @@ raised only where there is nothing to go on with.
 from __future__ import annotations
 
 import json
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
@@ -18,7 +19,7 @@ from ..messages import Message, message_text, sendable
 from ..usage import Usage
 from .base import ModelOptions, Reply, Request
 
-__all__ = ["CHARS_PER_TOKEN", "Draft", "NotAReplyError", "encode", "read_usage", "request_body"]
+__all__ = ["CHARS_PER_TOKEN", "Draft", "NotAReplyError", "encode", "is_strict", "read_usage", "request_body"]
 
 CHARS_PER_TOKEN = 4
 """For estimates where an endpoint reports no usage."""
@@ -41,10 +42,7 @@ def request_body(
     of the request win over ``defaults``; their ``extra_body`` comes last and may replace any field.
     """
     options = request.options
-    body: dict[str, Any] = {
-        "model": model,
-        "messages": [{**each, "content": sendable(each["content"])} for each in request.messages],
-    }
+    body: dict[str, Any] = {"model": model, "messages": _History.of(request)}
     for name, asked, default in (
         ("temperature", options.temperature, defaults.temperature),
         (token_limit, options.max_output_tokens, defaults.max_output_tokens),
@@ -55,21 +53,46 @@ def request_body(
         if value is not None:
             body[name] = value
     if request.schema is not None:
-        schema = {"name": "answer", "schema": request.schema, "strict": _is_strict(request.schema)}
+        schema = {"name": "answer", "schema": request.schema, "strict": is_strict(request.schema)}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
     return {**body, **defaults.extra_body, **options.extra_body}
 
 
-def _is_strict(schema: Any) -> bool:
+@dataclass(slots=True)
+class _History:
+    """The messages of a request, and the JSON they were written as.
+
+    A conversation's next request begins with the messages of the one before, most often: only what is new
+    is looked at and written.
+    """
+
+    messages: Sequence[Message] = ()
+    text: str = ""
+
+    @classmethod
+    def of(cls, request: Request) -> _History:
+        memo = {} if request.memo is None else request.memo
+        before = memo.get("chat", cls())
+        messages, known = request.messages, len(before.messages)
+        if len(messages) < known or not all(map(operator.is_, before.messages, messages)):
+            before, known = cls(), 0
+        new = [{**each, "content": sendable(each["content"])} for each in messages[known:]]
+        parts = [before.text] if before.text else []
+        history = cls(messages, ", ".join([*parts, *(json.dumps(each, ensure_ascii=False) for each in new)]))
+        memo["chat"] = history
+        return history
+
+
+def is_strict(schema: Any) -> bool:
     """Tell whether OpenAI's strict mode takes ``schema``: all properties required, no others allowed."""
     if isinstance(schema, Mapping):
         if "properties" in schema or schema.get("type") == "object":
             names = set(schema.get("properties", ()))
             if schema.get("additionalProperties") is not False or names != set(schema.get("required", ())):
                 return False
-        return all(_is_strict(value) for value in schema.values())
+        return all(is_strict(value) for value in schema.values())
     if isinstance(schema, list | tuple):
-        return all(_is_strict(value) for value in schema)
+        return all(is_strict(value) for value in schema)
     return True
 
 
@@ -79,8 +102,13 @@ def encode(body: Mapping[str, Any]) -> bytes:
     Raises:
         RequestRefusedError: a value in it is no JSON.
     """
+    history = body.get("messages")
     try:
-        return json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
+        if not isinstance(history, _History):
+            return json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
+        rest = {name: value for name, value in body.items() if name != "messages"}
+        text = json.dumps(rest, ensure_ascii=False, allow_nan=False)
+        return f'{text[:-1]}, "messages": [{history.text}]}}'.encode()
     except (TypeError, ValueError, RecursionError) as error:
         reason = str(error)
     raise RequestRefusedError(

@@ -17,6 +17,7 @@ from typing import Any
 
 from ..errors import (
     AuthError,
+    ContextLengthError,
     EndpointError,
     MalformedReplyError,
     ModelError,
@@ -75,12 +76,13 @@ def _of_status(status: int, said: str) -> tuple[type[ModelError], str]:
         kind, hint = _BY_STATUS.get(status, (EndpointError, "the endpoint is in trouble: try again later"))
     elif 300 <= status < 400:
         hint = "the endpoint has moved: give its new base URL"
-    elif status == 400 and any(words in said for words in ("context_length", "context length", "too long")):
-        hint = _TOO_LONG
+    elif status == 400 and any(words in said for words in _LENGTH_WORDS):
+        kind, hint = ContextLengthError, _TOO_LONG
     return kind, hint
 
 
 _PASSING = (408, 409, 429)
+_LENGTH_WORDS = ("context_length", "context length", "context size", "too long")
 _TOO_LONG = "the prompt is too long for this model: send smaller pieces"
 _BY_STATUS: dict[int, tuple[type[ModelError], str]] = {
     401: (AuthError, "check the key: OPENAI_API_KEY or api_key="),

@@ -8,6 +8,7 @@ import os
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from decimal import Decimal
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from .. import __version__, config
@@ -18,7 +19,11 @@ from .chat import Draft, NotAReplyError, encode, request_body
 from .failures import Failure, malformed, refused, timed_out
 from .prices import Price, own_price, price
 from .retry import Attempts, Backoff
+from .windows import listed_window
 from .wire import OPENAI_URL, Connections, Endpoint, close_connections, connected
+
+if TYPE_CHECKING:
+    import openai
 
 __all__ = ["OpenAIModel"]
 
@@ -37,6 +42,8 @@ class OpenAIModel:
         max_retries: Further attempts after one that failed for a passing reason.
         max_concurrency: Sub-calls in flight at once; fewer while the endpoint answers 429.
         default_headers: Sent with every request; may replace the package's own.
+        client: An ``openai.AsyncOpenAI`` to ask through, such as Azure's, in place of ``base_url``,
+            ``api_key`` and ``default_headers``. It is used on one event loop, and not closed.
         prompt_cache_key: Whether the endpoint takes a field of this name; None: if it is OpenAI's.
         backoff: The waits between attempts.
 
@@ -60,6 +67,7 @@ class OpenAIModel:
         max_retries: int = 5,
         max_concurrency: int = 256,
         default_headers: Mapping[str, str] | None = None,
+        client: openai.AsyncOpenAI | None = None,
         prompt_cache_key: bool | None = None,
         backoff: Backoff = Backoff(),  # noqa: B008  frozen
     ) -> None:
@@ -76,7 +84,15 @@ class OpenAIModel:
         self._timeout = timeout
         self._max_retries = max_retries
         self._backoff = backoff
-        self._endpoint = _endpoint(base_url, api_key, default_headers or {}, max_concurrency)
+        if client is None:
+            self._endpoint = _endpoint(base_url, api_key, default_headers or {}, max_concurrency)
+        elif base_url or api_key or default_headers:
+            raise ConfigError(
+                "client= stands for base_url=, api_key= and default_headers=",
+                hint="give these to the client itself",
+            )
+        else:
+            self._endpoint = _endpoint_of(client, max_concurrency)
         self._token_limit = "max_completion_tokens" if self._endpoint.is_openai else "max_tokens"
         self._cache_key = self._endpoint.is_openai if prompt_cache_key is None else prompt_cache_key
 
@@ -97,6 +113,15 @@ class OpenAIModel:
     def price_known(self) -> bool:
         """Whether requests will have a price, as far as can be told before the first."""
         return self._cost(Usage(1, 1), self._name) is not None
+
+    def cost(self, usage: Usage) -> Decimal | None:
+        """Return what ``usage`` would cost in USD, None if that is not known."""
+        return self._cost(usage, self._name)
+
+    @property
+    def window(self) -> int | None:
+        """How many tokens the model takes, None if that is not known."""
+        return None if self._endpoint.is_loopback else listed_window(self._name, self.base_url)
 
     async def reply(self, request: Request) -> Reply:
         """Answer ``request`` over the raw path; see `rlm_kernel.models.base.Model.reply`."""
@@ -127,7 +152,7 @@ class OpenAIModel:
             wire.gate.leave(ticket, status)
         if isinstance(outcome, Failure):
             return outcome
-        draft = Draft()
+        draft = self._draft()
         try:
             draft.add(json.loads(outcome))
             return self._finish(draft, request, attempts, streamed=False)
@@ -138,13 +163,11 @@ class OpenAIModel:
 
     async def stream(self, request: Request) -> AsyncGenerator[str | Reply, None]:
         """Answer ``request`` as it is written; see `rlm_kernel.models.base.Model.stream`."""
-        body = {**self._body(request), "stream": True, "stream_options": {"include_usage": True}}
-        # The client encodes the whole body itself; what a caller can spoil is told here, as by `reply`.
-        encode({name: value for name, value in body.items() if name != "messages"})
+        body = encode(self._stream_body(request))
         attempts = self._attempts(request)
         async with connected(self._endpoint, self) as wire:
             while True:
-                draft = Draft()
+                draft = self._draft()
                 failure: Failure | None = None
                 try:
                     async with aclosing(wire.events(body, attempts.begin())) as events:
@@ -163,7 +186,7 @@ class OpenAIModel:
                 await attempts.after(failure)
 
     async def open(self) -> None:
-        """Import and build what a stream needs, which takes a second in a new process, and send nothing."""
+        """Import and build what requests need, and send nothing."""
         async with connected(self._endpoint, self) as wire:
             await wire.open()
 
@@ -175,6 +198,12 @@ class OpenAIModel:
         return request_body(
             self._name, request, self._options, token_limit=self._token_limit, cache_key=self._cache_key
         )
+
+    def _stream_body(self, request: Request) -> dict[str, object]:
+        return {**self._body(request), "stream": True, "stream_options": {"include_usage": True}}
+
+    def _draft(self) -> Draft:
+        return Draft()
 
     def _attempts(self, request: Request) -> Attempts:
         if request.timeout is not None and request.timeout <= 0:
@@ -242,6 +271,17 @@ def _endpoint(
             hint="set OPENAI_API_KEY, or give base_url= of an endpoint that needs none",
         )
     return endpoint
+
+
+def _endpoint_of(client: openai.AsyncOpenAI, max_concurrency: int) -> Endpoint:
+    url = str(client.base_url).rstrip("/")
+    headers = {
+        name: value
+        for name, value in client.default_headers.items()
+        if isinstance(value, str)
+        and not name.lower().startswith(("accept", "content-", "user-agent", "x-stainless"))
+    }
+    return Endpoint(url, (), _secrets(client.api_key, headers), max_concurrency, client=client)
 
 
 def _secrets(key: str | None, default_headers: Mapping[str, str]) -> tuple[str, ...]:

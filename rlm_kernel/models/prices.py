@@ -15,7 +15,7 @@ from typing import Any
 from ..errors import ConfigError
 from ..usage import Usage
 
-__all__ = ["Price", "known", "own_price", "price"]
+__all__ = ["Price", "known", "own_price", "price", "price_list"]
 
 MILLION = Decimal(1_000_000)
 
@@ -88,7 +88,7 @@ def own_price(model: str, overrides: Mapping[str, Price]) -> Price | None:
 
 
 def _listed(usage: Usage, model: str, provider_url: str | None) -> Decimal | None:
-    genai_prices = _price_list()
+    genai_prices = price_list()
     if genai_prices is None:
         return None
     counted = genai_prices.Usage(
@@ -104,7 +104,7 @@ def _listed(usage: Usage, model: str, provider_url: str | None) -> Decimal | Non
 
 
 @cache
-def _price_list() -> Any | None:
+def price_list() -> Any | None:
     """Return the extra's module, or None; looking in vain for each request would cost more than the rest."""
     try:
         import genai_prices  # noqa: PLC0415  an extra, imported on use

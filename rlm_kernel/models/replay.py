@@ -19,7 +19,7 @@ from itertools import takewhile
 
 from .. import errors
 from ..errors import ModelError, RequestRefusedError
-from ..events import CallFinished, CallStarted, Event, MessageAdded, RunStarted
+from ..events import CallFinished, CallStarted, Compacted, Event, MessageAdded, RunStarted
 from ..messages import Message, message_text
 from ..trace.jsonl import Trajectory, prompt_sha256
 from .base import Reply, Request
@@ -158,7 +158,12 @@ def _recorded(events: Sequence[Event], prompts: Mapping[str, str]) -> Iterator[t
             conversations.setdefault(event.run, []).append(event.message)
             if event.message["role"] == "assistant":
                 replies.setdefault(event.run, []).append(message_text(event.message))
-        elif isinstance(event, CallStarted) and event.call not in children:
+        elif isinstance(event, Compacted):
+            conversations[event.run] = list(event.messages)
+            replies[event.run] = [
+                message_text(each) for each in event.messages if each["role"] == "assistant"
+            ]
+        elif isinstance(event, CallStarted) and event.call not in children and event.kind != "tool":
             prompt = prompts.get(event.call) or prompt_sha256(
                 event.messages or conversations.get(event.run, ())
             )

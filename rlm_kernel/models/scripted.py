@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from decimal import Decimal
 
 from ..errors import ConfigError, RequestRefusedError
 from ..messages import message_text
@@ -33,6 +34,7 @@ class ScriptedModel:
         chars_per_token: What is counted as a token.
         latency: Seconds before each reply.
         record: Whether `requests` keeps what was asked; long benchmarks have no room for it.
+        window: The tokens it is said to take; nothing is refused for it.
 
     Tokens are characters (roles and images left out) divided by ``chars_per_token``, rounded up. Prefix
     caching is simulated as providers do it: the leading blocks of 256 tokens that an earlier request began
@@ -51,6 +53,7 @@ class ScriptedModel:
         chars_per_token: int = 4,
         latency: float = 0.0,
         record: bool = True,
+        window: int | None = None,
     ) -> None:
         if isinstance(script, str):
             if script not in POLICIES:
@@ -62,6 +65,7 @@ class ScriptedModel:
         self._chars_per_token = chars_per_token
         self._latency = latency
         self._record = record
+        self.window = window
         self._asked = 0
         self._known_prefixes: set[int] = set()
         self.requests: list[Request] = []
@@ -78,6 +82,10 @@ class ScriptedModel:
     def price_known(self) -> bool:
         """Whether requests have a price."""
         return self._price is not None
+
+    def cost(self, usage: Usage) -> Decimal | None:
+        """Return what ``usage`` would cost, None without a price."""
+        return None if self._price is None else self._price.cost(usage)
 
     async def reply(self, request: Request) -> Reply:
         """Answer ``request`` from the script.

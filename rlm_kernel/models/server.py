@@ -1,4 +1,4 @@
-"""Scripted models behind a real HTTP server that speaks OpenAI's chat completions.
+"""Scripted models behind a real HTTP server that speaks OpenAI's chat completions and Responses.
 
 For tests, demonstrations and benchmarks: whatever asks a model over HTTP can ask this one. The server
 keeps its own account of requests and tokens, to hold a client's against, and can be told to fail in the
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import AuthError, ModelError, ModelNotFoundError, RateLimitError, RequestRefusedError
 from ..usage import Usage
+from . import served_responses
 from .base import Model, ModelOptions, Reply, Request
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Served:
     """One request as the server saw it.
 
     ``number`` counts from 1; header names are in lower case; ``status`` is None while it is under way and
-    499 where the client went away.
+    499 where the client went away. ``api`` is the format spoken.
     """
 
     number: int
@@ -57,6 +58,7 @@ class Served:
     headers: Mapping[str, str]
     body: Mapping[str, Any]
     status: int | None = None
+    api: Literal["chat", "responses"] = "chat"
 
 
 class ScriptedServer:
@@ -97,6 +99,7 @@ class ScriptedServer:
 
         app = web.Application(client_max_size=LARGEST_BODY_BYTES)
         app.router.add_post("/v1/chat/completions", self._complete)
+        app.router.add_post("/v1/responses", self._complete)
         app.router.add_get("/v1/models", self._list)
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.01)
         await self._runner.setup()
@@ -143,12 +146,13 @@ class ScriptedServer:
             body = json.loads(await request.read())
         except (ValueError, RecursionError) as error:
             raise RequestRefusedError(f"the body is no JSON: {error}") from None
-        wanted = {"model": str, "messages": list}
+        api: Literal["chat", "responses"] = "responses" if request.path.endswith("/responses") else "chat"
+        wanted = {"model": str, **({"messages": list} if api == "chat" else {"input": str | list})}
         if not isinstance(body, dict) or not all(isinstance(body.get(k), v) for k, v in wanted.items()):
             raise RequestRefusedError("the body must be an object with a model's name and a list of messages")
         self._count += 1
         headers = {name.lower(): value for name, value in request.headers.items()}
-        served = Served(self._count, body["model"], bool(body.get("stream")), headers, body)
+        served = Served(self._count, body["model"], bool(body.get("stream")), headers, body, api=api)
         if self._record:
             self.requests.append(served)
         return served
@@ -171,7 +175,8 @@ class ScriptedServer:
         reply, words = await _ask(self._models[served.model], served)
         used = self.usage_by_model.get(served.model, Usage())
         self.usage_by_model[served.model] = used + reply.usage
-        payload = (_events if served.streamed else _body)(reply, words, served, fault)
+        write = _WRITERS[served.api, served.streamed]
+        payload = write(reply, words, served, fault)
         if fault is not None and fault.kind in ("drop", "cut"):
             return await _break_off(request, payload if fault.kind == "cut" else b"")
         if fault is not None and fault.kind == "short":
@@ -181,7 +186,10 @@ class ScriptedServer:
 
 async def _ask(model: Model, served: Served) -> tuple[Reply, list[str]]:
     """Return the model's reply, and the pieces in which it is written."""
-    request = _request(served.body)
+    if served.api == "responses":
+        request = served_responses.read_request(served.body, served.number)
+    else:
+        request = _request(served.body)
     words: list[str] = []
     try:
         if not served.streamed:
@@ -252,6 +260,14 @@ def _usage(usage: Usage) -> dict[str, Any]:
         "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
         "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
     }
+
+
+_WRITERS = {
+    ("chat", False): _body,
+    ("chat", True): _events,
+    ("responses", False): served_responses.write_reply,
+    ("responses", True): served_responses.write_events,
+}
 
 
 async def _break_off(request: web.Request, payload: bytes) -> web.StreamResponse:

@@ -1,9 +1,9 @@
 """Connections to endpoints: one pool and one client per endpoint and event loop, shared by all models.
 
-Two ways to ask, because measuring said so: `Connections.post` is a thin path on aiohttp for sub-calls,
-of which there are many at once; `Connections.events` streams through the ``openai`` client, by its generic
-``post``, as its typed one walks all messages of a request. Both send the same headers, follow no
-redirects, retry nothing, and turn whatever goes wrong into a `Failure`.
+A thin path on aiohttp, because measuring said so: the ``openai`` client costs several milliseconds a request
+and a second of imports. Whole replies (`Connections.post`) and streams (`Connections.events`) send the same
+headers, follow no redirects, retry nothing, and turn whatever goes wrong into a `Failure`.
+A caller's own client is asked by `rlm_kernel.models.clients`.
 
 Pools close with their loop: a suspended asynchronous generator is closed by ``asyncio.run`` and its like
 (`asyncio.loop.shutdown_asyncgens`) before they close the loop, and takes the pools with it.
@@ -17,7 +17,7 @@ import io
 import json
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from weakref import WeakSet
 
 from .failures import Failure, broken, malformed, refused, unreachable
 from .gate import Gate
+from .sse import EventLines
 
 if TYPE_CHECKING:
     import aiohttp
@@ -37,6 +38,8 @@ OPENAI_URL = "https://api.openai.com/v1"
 CONNECT_SECONDS = 20.0
 # aiohttp warns of bodies above this that come as bytes; as a stream it sends them piece by piece.
 LARGE_BODY_BYTES = 2**20
+END_OF_STREAM = b"[DONE]"
+END_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -44,12 +47,15 @@ class Endpoint:
     """Where and as whom to ask. Equal endpoints share their connections.
 
     ``headers`` are sent with every request, the key among them; ``secrets`` must not show in any text.
+    ``client`` is the caller's own, which sends what it will.
     """
 
     base_url: str
     headers: tuple[tuple[str, str], ...] = field(repr=False)
     secrets: tuple[str, ...] = field(repr=False)
     max_concurrency: int = 256
+    path: str = "/chat/completions"
+    client: openai.AsyncOpenAI | None = field(default=None, repr=False)
 
     @property
     def is_openai(self) -> bool:
@@ -75,7 +81,6 @@ class Connections:
         self.gate = Gate(endpoint.max_concurrency)
         self._session: aiohttp.ClientSession | None = None
         self._proxy: str | None = None
-        self._client: openai.AsyncOpenAI | None = None
         # The models that may ask again; `_users` are the requests under way.
         self.models: WeakSet[object] = WeakSet()
         self._users = 0
@@ -93,12 +98,7 @@ class Connections:
         status = 0
         async with asyncio.timeout_at(end):
             try:
-                async with session.post(
-                    f"{self.endpoint.base_url}/chat/completions",
-                    data=body if len(body) <= LARGE_BODY_BYTES else io.BytesIO(body),
-                    proxy=self._proxy,
-                    allow_redirects=False,
-                ) as response:
+                async with await self._send(session, body) as response:
                     status = response.status
                     data = await response.read()
                     if status == 200:
@@ -107,64 +107,69 @@ class Connections:
             except (aiohttp.ClientError, OSError) as error:
                 return self._failed(error, status=status)
 
-    async def events(self, body: Mapping[str, Any], end: float) -> AsyncGenerator[Any, None]:
+    async def events(self, body: bytes, end: float) -> AsyncGenerator[Any, None]:
         """Send ``body``; yield the chunks of the reply as JSON values, or a `Failure`, last.
 
         Raises:
             TimeoutError: it is not complete at ``end``, by the loop's clock.
         """
-        async with asyncio.timeout_at(end):
-            client = self._client or await self._open_client()
-            stream = await self._start(client, body)
-        if isinstance(stream, Failure):
-            yield stream
-            return
+        import aiohttp  # noqa: PLC0415  on use
+
+        session = self._session or self._open_session()
+        status = 0
+        response: aiohttp.ClientResponse | None = None
         try:
-            chunks = aiter(stream)
-            while True:
-                async with asyncio.timeout_at(end):
-                    chunk = await self._next(chunks)
-                if chunk is None:
+            async with asyncio.timeout_at(end):
+                response = await self._send(session, body)
+                status = response.status
+                if status != 200:
+                    said = await response.text(errors="replace")
+            if status != 200:
+                yield self._refused(status, response.headers, said)
+                return
+            async with aclosing(self._chunks(response, end)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+        except (aiohttp.ClientError, ConnectionError) as error:
+            yield self._failed(error, status=status)
+        finally:
+            # A reply that was read to its end has given its connection back; any other takes it along.
+            if response is not None:
+                response.close()
+
+    async def _send(self, session: aiohttp.ClientSession, body: bytes) -> aiohttp.ClientResponse:
+        return await session.post(
+            f"{self.endpoint.base_url}{self.endpoint.path}",
+            data=body if len(body) <= LARGE_BODY_BYTES else io.BytesIO(body),
+            proxy=self._proxy,
+            allow_redirects=False,
+        )
+
+    async def _chunks(self, response: aiohttp.ClientResponse, end: float) -> AsyncGenerator[Any, None]:
+        """Yield the JSON values of a reply's events; the whole body's where the endpoint does not stream."""
+        events = EventLines()
+        streams = "json" not in response.content_type
+        while True:
+            async with asyncio.timeout_at(end):
+                piece = await (response.content.readany() if streams else response.read())
+            found = [piece] if not streams else events.feed(piece) if piece else events.rest()
+            for data in found:
+                if data == END_OF_STREAM:
+                    # What keeps the connection for the next request is to have seen its end.
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(END_SECONDS):
+                            await response.read()
+                    return
+                try:
+                    chunk = json.loads(data)
+                except (ValueError, RecursionError) as error:
+                    yield malformed(
+                        f"no JSON: {error}", place=self.endpoint.place, secrets=self.endpoint.secrets
+                    )
                     return
                 yield chunk
-                if isinstance(chunk, Failure):
-                    return
-        finally:
-            await stream.close()
-
-    async def _start(
-        self, client: openai.AsyncOpenAI, body: Mapping[str, Any]
-    ) -> openai.AsyncStream[object] | Failure:
-        import openai  # noqa: PLC0415  on use
-
-        options: openai.RequestOptions = {"follow_redirects": False}
-        if not any(name == "authorization" for name, _ in self.endpoint.headers):
-            options["headers"] = {"Authorization": openai.Omit()}
-        try:
-            return await client.post(
-                "/chat/completions",
-                body=body,
-                cast_to=object,
-                stream=True,
-                stream_cls=openai.AsyncStream[object],
-                options=options,
-            )
-        except openai.APIStatusError as error:
-            return self._refused(error.status_code, error.response.headers, error.response.text)
-        except openai.APIError as error:
-            return self._failed(error.__cause__ or error)
-
-    async def _next(self, chunks: AsyncIterator[object]) -> Any:
-        """Return the next chunk, None at the end."""
-        try:
-            return await anext(chunks, None)
-        except json.JSONDecodeError as error:
-            return malformed(f"no JSON: {error}", place=self.endpoint.place, secrets=self.endpoint.secrets)
-        except Exception as error:  # noqa: BLE001  an edge: the client's versions raise the HTTP library's own
-            body = getattr(error, "body", None)
-            if body is not None:
-                return {"error": body}
-            return self._failed(error.__cause__ or error, status=200)
+            if not (piece and streams):
+                return
 
     def _refused(self, status: int, headers: Mapping[str, str], body: str) -> Failure:
         return refused(status, headers, body, place=self.endpoint.place, secrets=self.endpoint.secrets)
@@ -187,29 +192,12 @@ class Connections:
         return self._session
 
     async def open(self) -> None:
-        """Make the client of streams, so that the next one goes out at once."""
-        if self._client is None:
-            await self._open_client()
-
-    async def _open_client(self) -> openai.AsyncOpenAI:
-        if "openai" not in sys.modules:
-            # The import takes a second or two, in which the loop has better things to do.
-            await asyncio.to_thread(importlib.import_module, "openai")
-        import openai  # noqa: PLC0415  on use
-
-        if self._client is not None:  # another stream made it meanwhile
-            return self._client
-        client = openai.AsyncOpenAI(
-            api_key="none",  # the real one is among the headers
-            base_url=self.endpoint.base_url,
-            default_headers=dict(self.endpoint.headers),
-            max_retries=0,
-            timeout=openai.Timeout(None, connect=CONNECT_SECONDS),
-            http_client=openai.DefaultAsyncHttpxClient(trust_env=not self.endpoint.is_loopback),
-        )
-        client.organization = client.project = None
-        self._client = client
-        return client
+        """Import and build what requests need, so that the next one goes out at once."""
+        if "aiohttp" not in sys.modules:
+            # The import takes a quarter of a second, in which the loop has better things to do.
+            await asyncio.to_thread(importlib.import_module, "aiohttp")
+        if self._session is None:
+            self._open_session()
 
     @asynccontextmanager
     async def used(self) -> AsyncIterator[Connections]:
@@ -231,11 +219,8 @@ class Connections:
     async def close(self) -> None:
         """Close what is open."""
         session, self._session = self._session, None
-        client, self._client = self._client, None
         if session is not None:
             await session.close()
-        if client is not None:
-            await client.close()
 
 
 def _proxy(url: str) -> str | None:
@@ -273,10 +258,18 @@ async def connected(endpoint: Endpoint, model: object) -> AsyncIterator[Connecti
         await anext(mine.guard)
     found = mine.by_endpoint.get(endpoint)
     if found is None:
-        found = mine.by_endpoint[endpoint] = Connections(endpoint)
+        found = mine.by_endpoint[endpoint] = _connections(endpoint)
     found.models.add(model)
     async with found.used():
         yield found
+
+
+def _connections(endpoint: Endpoint) -> Connections:
+    if endpoint.client is None:
+        return Connections(endpoint)
+    from .clients import ClientConnections  # noqa: PLC0415  on use
+
+    return ClientConnections(endpoint, endpoint.client)
 
 
 async def _close_with(loop: asyncio.AbstractEventLoop) -> AsyncIterator[None]:

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlm_kernel import errors
+from rlm_kernel.messages import sendable
 from rlm_kernel.models.base import ModelOptions, Request
-from rlm_kernel.models.chat import Draft, NotAReplyError, read_usage, request_body
+from rlm_kernel.models.chat import Draft, NotAReplyError, encode, read_usage, request_body
 from rlm_kernel.models.failures import Failure, refused, unreachable
 from rlm_kernel.models.gate import Gate
 from rlm_kernel.models.retry import Backoff
@@ -274,3 +275,31 @@ async def test_a_cancelled_wait_gives_its_place_on(granted):
     await second
     assert first.cancelled()
     assert gate.in_flight == 1
+
+
+texts = st.text(max_size=8)
+
+
+@given(st.lists(st.lists(texts, min_size=1, max_size=3), max_size=6), st.data())
+def test_a_conversation_is_written_the_same_with_and_without_a_memo(additions, data):
+    memo = {}
+    messages = []
+    for new in additions:
+        messages += [{"role": "user", "content": text} for text in new]
+        if data.draw(st.booleans(), label="compacted"):
+            del messages[1:-1]
+        asked = [Request(tuple(messages), memo=each) for each in (memo, None)]
+        one, two = (
+            encode(request_body("m", each, ModelOptions(), token_limit="max_tokens", cache_key=False))
+            for each in asked
+        )
+        assert one == two
+        assert [each["content"] for each in json.loads(one)["messages"]] == [
+            sendable(each["content"]) for each in messages
+        ]
+
+
+def test_extra_body_may_replace_the_messages():
+    asked = Request(ASK.messages, ModelOptions(extra_body={"messages": []}))
+    body = request_body("m", asked, ModelOptions(), token_limit="max_tokens", cache_key=False)
+    assert json.loads(encode(body)) == {"model": "m", "messages": []}

@@ -1,4 +1,4 @@
-"""`OpenAIModel` against a real HTTP server: reply and stream hold the same in every situation."""
+"""Models against a real HTTP server: reply and stream, chat and Responses, hold the same everywhere."""
 
 import asyncio
 import contextlib
@@ -7,6 +7,7 @@ import logging
 import threading
 import traceback
 
+import openai
 import pytest
 
 from rlm_kernel import errors
@@ -14,6 +15,7 @@ from rlm_kernel.errors import ConfigError
 from rlm_kernel.models.base import Model, ModelOptions, Reply, Request
 from rlm_kernel.models.openai import OpenAIModel
 from rlm_kernel.models.prices import Price
+from rlm_kernel.models.responses import ResponsesModel
 from rlm_kernel.models.retry import Backoff
 from rlm_kernel.models.scripted import ScriptedModel
 from rlm_kernel.models.server import Fault, ScriptedServer
@@ -37,6 +39,7 @@ async def by_stream(model, request):
     return last
 
 
+OWN = pytest.mark.parametrize("way", ["chat", "responses"], indirect=True)
 BOTH = pytest.mark.parametrize("ask", [by_reply, by_stream])
 
 
@@ -60,9 +63,37 @@ def serve(*faults, script=lambda request: "Good morning to you", **options):
     return ScriptedServer({"m": model}, fault=lambda _: left.pop(0) if left else None, **options)
 
 
-def model_at(server, waits=None, **options):
-    options = {"api_key": KEY, "backoff": (waits or Waits()).backoff(), **options}
-    return OpenAIModel("m", base_url=server.base_url, **options)
+@pytest.fixture(params=["chat", "responses", "chat by client"])
+def way(request):
+    """Return in which format models ask, and whether through a client of the caller's."""
+    return request.param
+
+
+@pytest.fixture
+def model_class(way):
+    """Return the class of the model under test."""
+    return ResponsesModel if way == "responses" else OpenAIModel
+
+
+@pytest.fixture
+async def model_at(model_class, way):
+    """Return what makes a model that asks a server, in either format, by itself or through a client."""
+    clients = []
+
+    def make(server, waits=None, **options):
+        options = {"api_key": KEY, "backoff": (waits or Waits()).backoff(), **options}
+        place = {"base_url": server.base_url, "api_key": options.pop("api_key")}
+        headers = options.pop("default_headers", {})
+        if "client" not in way:
+            return model_class("m", **place, default_headers=headers, **options)
+        headers = {"User-Agent": "rlm-kernel/test", **headers}
+        client = openai.AsyncOpenAI(**place, default_headers=headers)
+        clients.append(client)
+        return model_class("m", client=client, **options)
+
+    yield make
+    for client in clients:
+        await client.close()
 
 
 async def failure(ask, model, request=ASK):
@@ -71,23 +102,60 @@ async def failure(ask, model, request=ASK):
     return caught.value
 
 
-def test_is_a_model():
-    assert isinstance(OpenAIModel("m", base_url="http://127.0.0.1:1/v1"), Model)
+def test_is_a_model(model_class):
+    assert isinstance(model_class("m", base_url="http://127.0.0.1:1/v1"), Model)
 
 
-async def test_both_paths_send_and_return_the_same():
+SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}}
+STREAM_FIELDS = {
+    OpenAIModel: {"stream": True, "stream_options": {"include_usage": True}},
+    ResponsesModel: {"stream": True, "include": ["reasoning.encrypted_content"]},
+}
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+WORDS = {
+    OpenAIModel: {
+        "messages": [
+            {"role": "system", "content": "Be brief. " * 300},
+            {"role": "user", "content": [{"type": "text", "text": "What is this? ? ä"}, IMAGE]},
+        ],
+        "max_tokens": 9,
+        "reasoning_effort": "low",
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {"name": "answer", "schema": SCHEMA, "strict": False},
+        },
+    },
+    ResponsesModel: {
+        "input": [
+            {"type": "message", "role": "system", "content": "Be brief. " * 300},
+            {
+                "type": "message",
+                "role": "user",
+                "content": [
+                    {"type": "input_text", "text": "What is this? ? ä"},
+                    {"type": "input_image", "image_url": "data:image/png;base64,AAAA"},
+                ],
+            },
+        ],
+        "store": False,
+        "max_output_tokens": 9,
+        "reasoning": {"effort": "low"},
+        "text": {"format": {"type": "json_schema", "name": "answer", "schema": SCHEMA, "strict": False}},
+    },
+}
+
+
+async def test_both_paths_send_and_return_the_same(model_at, model_class):
     options = ModelOptions(
         temperature=0.5, max_output_tokens=9, reasoning_effort="low", extra_body={"top_k": 3}
     )
-    schema = {"type": "object", "properties": {"n": {"type": "integer"}}}
-    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
     request = Request(
         [
             {"role": "system", "content": "Be brief. " * 300},
-            {"role": "user", "content": [{"type": "text", "text": "What is this? \ud800 ä"}, image]},
+            {"role": "user", "content": [{"type": "text", "text": "What is this? \ud800 ä"}, IMAGE]},
         ],
         options,
-        schema,
+        SCHEMA,
         cache_key="run-1",
     )
     async with serve(api_key=KEY) as server:
@@ -108,12 +176,9 @@ async def test_both_paths_send_and_return_the_same():
         assert one.headers[name] == two.headers[name]
     assert one.headers["authorization"] == f"Bearer {KEY}"
     assert one.headers["user-agent"].startswith("rlm-kernel/")
-    extra = {"stream": True, "stream_options": {"include_usage": True}}
-    assert {**one.body, **extra} == two.body
-    assert one.body["messages"][1]["content"] == [{"type": "text", "text": "What is this? ? ä"}, image]
-    assert one.body["max_tokens"] == 9
-    assert (one.body["temperature"], one.body["reasoning_effort"], one.body["top_k"]) == (0.5, "low", 3)
-    assert one.body["response_format"]["json_schema"]["schema"] == schema
+    assert {**one.body, **STREAM_FIELDS[model_class]} == two.body
+    assert one.body.items() >= WORDS[model_class].items()
+    assert (one.body["temperature"], one.body["top_k"]) == (0.5, 3)
     assert "prompt_cache_key" not in one.body
 
 
@@ -144,7 +209,7 @@ async def test_both_paths_send_and_return_the_same():
     ],
     ids=lambda value: f"{value.kind}-{value.status}" if isinstance(value, Fault) else None,
 )
-async def test_failures_are_the_same_on_both_paths(ask, fault, kind, status, attempts):
+async def test_failures_are_the_same_on_both_paths(ask, fault, kind, status, attempts, model_at):
     async with serve(*[fault] * 3) as server:
         error = await failure(ask, model_at(server, max_retries=2))
     assert type(error) is kind
@@ -158,7 +223,7 @@ async def test_failures_are_the_same_on_both_paths(ask, fault, kind, status, att
 
 @BOTH
 @pytest.mark.parametrize("kind", ["status", "drop", "cut", "short", "garbage", "empty", "null"])
-async def test_a_passing_fault_is_retried(ask, kind):
+async def test_a_passing_fault_is_retried(ask, kind, model_at):
     waits = Waits()
     async with serve(Fault(kind), Fault(kind)) as server:
         reply = await ask(model_at(server, waits), ASK)
@@ -166,7 +231,7 @@ async def test_a_passing_fault_is_retried(ask, kind):
     assert len(waits.seconds) == 2
 
 
-async def test_waits_grow_and_have_full_jitter():
+async def test_waits_grow_and_have_full_jitter(model_at):
     for random in (0.0, 0.5, 1.0):
         waits = Waits()
         async with serve(*[Fault("status", 503)] * 9) as server:
@@ -188,7 +253,7 @@ async def test_waits_grow_and_have_full_jitter():
         ({"Retry-After": "-1"}, 0),
     ],
 )
-async def test_the_endpoint_says_how_long_to_wait(ask, headers, seconds):
+async def test_the_endpoint_says_how_long_to_wait(ask, headers, seconds, model_at):
     waits = Waits()
     async with serve(Fault("status", 429, headers)) as server:
         assert (await ask(model_at(server, waits), ASK)).attempts == 2
@@ -196,7 +261,7 @@ async def test_the_endpoint_says_how_long_to_wait(ask, headers, seconds):
 
 
 @BOTH
-async def test_no_wait_that_would_outlast_the_time_allowed(ask):
+async def test_no_wait_that_would_outlast_the_time_allowed(ask, model_at):
     waits = Waits()
     async with serve(Fault("status", 429, {"Retry-After": "30"})) as server:
         error = await failure(ask, model_at(server, waits), Request(ASK.messages, timeout=20))
@@ -204,7 +269,7 @@ async def test_no_wait_that_would_outlast_the_time_allowed(ask):
 
 
 @BOTH
-async def test_the_time_allowed_bounds_a_hung_request(ask):
+async def test_the_time_allowed_bounds_a_hung_request(ask, model_at):
     async with serve(Fault("hang")) as server:
         error = await failure(ask, model_at(server), Request(ASK.messages, timeout=0.3))
         assert type(error) is errors.ModelTimeoutError
@@ -213,7 +278,7 @@ async def test_the_time_allowed_bounds_a_hung_request(ask):
 
 
 @BOTH
-async def test_no_time_left_at_all(ask):
+async def test_no_time_left_at_all(ask, model_at):
     async with serve() as server:
         error = await failure(ask, model_at(server), Request(ASK.messages, timeout=0.0))
     assert type(error) is errors.ModelTimeoutError
@@ -221,14 +286,14 @@ async def test_no_time_left_at_all(ask):
 
 
 @BOTH
-async def test_a_hung_attempt_is_tried_again(ask):
+async def test_a_hung_attempt_is_tried_again(ask, model_at):
     async with serve(Fault("hang")) as server:
         reply = await ask(model_at(server, timeout=0.5), ASK)
     assert reply.attempts == 2
 
 
 @BOTH
-async def test_cancellation_leaves_no_request_behind(ask):
+async def test_cancellation_leaves_no_request_behind(ask, model_at):
     arrived, gone = asyncio.Event(), asyncio.Event()
 
     async def hang(request):
@@ -248,7 +313,7 @@ async def test_cancellation_leaves_no_request_behind(ask):
         await gone.wait()
 
 
-async def test_leaving_a_stream_early_closes_its_request():
+async def test_leaving_a_stream_early_closes_its_request(model_at):
     async with serve() as server:
         model = model_at(server)
         async with contextlib.aclosing(model.stream(ASK)) as pieces:
@@ -257,7 +322,7 @@ async def test_leaving_a_stream_early_closes_its_request():
 
 
 @BOTH
-async def test_unreachable(ask):
+async def test_unreachable(ask, model_at):
     async with serve() as server:
         model = model_at(server, max_retries=1)
     error = await failure(ask, model)
@@ -266,22 +331,22 @@ async def test_unreachable(ask):
 
 
 @BOTH
-async def test_unknown_model(ask):
+async def test_unknown_model(ask, model_class):
     async with serve(api_key=KEY) as server:
-        error = await failure(ask, OpenAIModel("other", base_url=server.base_url, api_key=KEY))
+        error = await failure(ask, model_class("other", base_url=server.base_url, api_key=KEY))
     assert type(error) is errors.ModelNotFoundError
     assert "other" in str(error)
 
 
 @BOTH
-async def test_endpoints_may_need_no_key(ask):
+async def test_endpoints_may_need_no_key(ask, model_class):
     async with serve() as server:
-        await ask(OpenAIModel("m", base_url=server.base_url), ASK)
+        await ask(model_class("m", base_url=server.base_url), ASK)
     assert "authorization" not in server.requests[0].headers
 
 
 @BOTH
-async def test_no_error_and_no_log_holds_the_key(ask, caplog):
+async def test_no_error_and_no_log_holds_the_key(ask, caplog, model_at):
     caplog.set_level(logging.DEBUG)
     secret = "team-secret-0123456789"
     faults = [
@@ -303,9 +368,9 @@ async def test_no_error_and_no_log_holds_the_key(ask, caplog):
         assert secret not in text
 
 
-def test_no_key_for_openai_is_told_before_any_request():
+def test_no_key_for_openai_is_told_before_any_request(model_class):
     with pytest.raises(ConfigError) as caught:
-        OpenAIModel("gpt-5")
+        model_class("gpt-5")
     assert "OPENAI_API_KEY" in caught.value.hint
 
 
@@ -331,20 +396,37 @@ def test_settings_come_from_the_environment(monkeypatch):
         {"max_concurrency": 0},
     ],
 )
-def test_unusable_settings_are_refused(options):
+def test_unusable_settings_are_refused(options, model_class):
     with pytest.raises(ConfigError) as caught:
-        OpenAIModel("m", **{"base_url": "http://127.0.0.1:9/v1", **options})
+        model_class("m", **{"base_url": "http://127.0.0.1:9/v1", **options})
     assert caught.value.hint
     assert KEY not in str(caught.value) + caught.value.hint
 
 
-def test_a_model_has_a_name():
+async def test_a_client_is_asked_in_place_of_an_endpoint_and_is_not_closed():
+    async with (
+        serve(api_key=KEY) as server,
+        openai.AsyncOpenAI(base_url=server.base_url, api_key=KEY) as client,
+    ):
+        with pytest.raises(ConfigError):
+            OpenAIModel("m", client=client, base_url=server.base_url)
+        model = OpenAIModel("m", client=client)
+        assert model.base_url == server.base_url
+        assert KEY not in repr(model) + str(vars(model))
+        await by_reply(model, ASK)
+        await model.aclose()
+        assert (await by_stream(model, ASK)).text == "Good morning to you"
+        await model.aclose()
+    assert [each.headers["authorization"] for each in server.requests] == [f"Bearer {KEY}"] * 2
+
+
+def test_a_model_has_a_name(model_class):
     with pytest.raises(ConfigError):
-        OpenAIModel(" ", base_url="http://127.0.0.1:9/v1")
+        model_class(" ", base_url="http://127.0.0.1:9/v1")
 
 
 @BOTH
-async def test_a_body_that_is_no_json_is_refused(ask):
+async def test_a_body_that_is_no_json_is_refused(ask, model_at):
     async with serve() as server:
         request = Request(ASK.messages, ModelOptions(extra_body={"stop": {"a", "b"}}))
         error = await failure(ask, model_at(server), request)
@@ -374,7 +456,7 @@ def test_options_of_a_request_win_over_the_models():
     assert (body["prompt_cache_key"], body["model"]) == ("k", "other")
 
 
-async def test_price_of_an_unknown_model_is_unknown():
+async def test_price_of_an_unknown_model_is_unknown(model_at):
     async with serve() as server:
         model = model_at(server)
         assert not model.price_known
@@ -382,13 +464,13 @@ async def test_price_of_an_unknown_model_is_unknown():
         assert model_at(server, prices={"*": Price(1, 2)}).price_known
 
 
-async def test_a_large_body_goes_through():
+async def test_a_large_body_goes_through(model_at):
     async with serve() as server:
         request = Request([{"role": "user", "content": "x" * 3_000_000}])
         assert (await by_reply(model_at(server), request)).usage.input_tokens == 750_000
 
 
-async def test_sub_calls_are_capped_and_wait_their_turn():
+async def test_sub_calls_are_capped_and_wait_their_turn(model_at):
     full, release = asyncio.Event(), asyncio.Event()
 
     async def hold(request):
@@ -408,7 +490,8 @@ async def test_sub_calls_are_capped_and_wait_their_turn():
     assert server.peak == 3
 
 
-async def test_rate_limits_lower_the_number_of_requests_in_flight():
+@OWN
+async def test_rate_limits_lower_the_number_of_requests_in_flight(model_at):
     peaks = []
 
     def limit(served):
@@ -427,7 +510,7 @@ async def test_rate_limits_lower_the_number_of_requests_in_flight():
     assert max(peaks[-50:]) < 32
 
 
-async def test_connections_are_shared_and_closing_one_model_breaks_no_other():
+async def test_connections_are_shared_and_closing_one_model_breaks_no_other(model_at):
     arrived, release = asyncio.Event(), asyncio.Event()
 
     async def hold(request):
@@ -446,7 +529,8 @@ async def test_connections_are_shared_and_closing_one_model_breaks_no_other():
         assert (await one.reply(ASK)).text == "ok"
 
 
-async def test_connections_close_with_the_last_model_that_used_them():
+@OWN
+async def test_connections_close_with_the_last_model_that_used_them(model_at):
     async with serve() as server:
         one, two = model_at(server), model_at(server)
         for model in (one, two):
@@ -462,7 +546,7 @@ async def test_connections_close_with_the_last_model_that_used_them():
         await two.aclose()
 
 
-async def test_streams_at_once_share_one_client():
+async def test_streams_at_once_share_one_client(model_at):
     async with serve() as server:
         model = model_at(server)
         replies = await asyncio.gather(*(by_stream(model, ASK) for _ in range(20)))
@@ -471,7 +555,8 @@ async def test_streams_at_once_share_one_client():
     gc.collect()  # a client that was left over would warn here
 
 
-def test_one_model_serves_one_event_loop_after_another():
+@OWN
+def test_one_model_serves_one_event_loop_after_another(model_at):
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
@@ -489,12 +574,12 @@ def test_one_model_serves_one_event_loop_after_another():
 
 
 @BOTH
-async def test_a_proxy_of_the_environment_is_used_for_other_hosts(ask, monkeypatch):
+async def test_a_proxy_of_the_environment_is_used_for_other_hosts(ask, monkeypatch, model_class):
     async with serve() as server:
         monkeypatch.setenv("http_proxy", server.base_url.removesuffix("/v1"))
         monkeypatch.delenv("no_proxy", raising=False)
         monkeypatch.delenv("NO_PROXY", raising=False)
-        model = OpenAIModel("m", base_url="http://models.invalid/v1", api_key=KEY, max_retries=0)
+        model = model_class("m", base_url="http://models.invalid/v1", api_key=KEY, max_retries=0)
         assert (await ask(model, ASK)).text == "Good morning to you"
         assert server.requests[0].headers["host"] == "models.invalid"
         await model.aclose()

@@ -48,6 +48,6 @@ def test_the_list_knows_models_where_they_are_sold():
 
 
 def test_without_the_extra_no_list_price_is_known(monkeypatch):
-    monkeypatch.setattr(prices, "_price_list", lambda: None)
+    monkeypatch.setattr(prices, "price_list", lambda: None)
     assert price(USED, "gpt-5-mini") is None
     assert known("gpt-5-mini", overrides={"gpt-5*": Price(1, 1)})
