@@ -17,12 +17,11 @@ import signal
 import socket
 import sys
 import time
-import types
 from contextlib import suppress
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
+from ..repl import bootstrap
 from .guard import fork_guarded, open_process
 
 __all__ = ["MAX_REQUEST", "main"]
@@ -58,22 +57,13 @@ def _preload() -> None:
         with suppress(ImportError):
             import_module(name)
     del sys.modules["debugpy"]
-    _compile_guest()
+    # Most of what the first cell of a kernel would do.
+    sys.modules[bootstrap.PRECOMPILED] = bootstrap.precompiled()
     zmq = import_module("zmq")
     threads = len(os.listdir("/proc/self/task"))
     if threads > 1 or zmq.Context._instance is not None:
         sys.exit(f"importing ipykernel left {threads} threads or a ZeroMQ context: forking is not safe")
     gc.freeze()
-
-
-def _compile_guest() -> None:
-    """Compile what the first cell of each kernel would compile again; see `rlm_kernel.repl.bootstrap`."""
-    module = types.ModuleType("_rlm_compiled")
-    sources = module.__dict__["sources"] = {}
-    for path in Path(__file__).parents[1].joinpath("guest").glob("*.py"):
-        source = path.read_text("utf-8")
-        sources[source] = compile(source, f"<rlm guest {path.stem}>", "exec", dont_inherit=True)
-    sys.modules[module.__name__] = module
 
 
 def _serve(requests: socket.socket, orchestrator: int | None) -> list[str] | None:

@@ -28,6 +28,8 @@ __all__ = [
     "LLMQuery",
     "RLMQuery",
     "SessionFactory",
+    "ToolCall",
+    "ToolStub",
 ]
 
 
@@ -58,7 +60,16 @@ class BudgetQuery:
     """``budget()``: what is left."""
 
 
-Call = LLMQuery | RLMQuery | BudgetQuery
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call of one of the user's functions, with JSON values as arguments."""
+
+    name: str
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+
+Call = LLMQuery | RLMQuery | BudgetQuery | ToolCall
 """Something that code in a cell asks of the host. All of it is guest data: typed, but not trusted."""
 
 CallHandler = Callable[[Call], Awaitable[Sequence[Any | CallError]]]
@@ -70,12 +81,13 @@ raises stands for all of them; any other exception reaches the cell as ``interna
 class FinalAnswer:
     """An answer that a cell gave: as text and, where JSON can carry it, as a value.
 
-    ``via`` is ``FINAL``, ``FINAL_VAR`` or ``answer``.
+    ``via`` is ``FINAL``, ``FINAL_VAR`` or ``answer``. ``quotes`` are said to stand in the context.
     """
 
     text: str
     value: Any
     via: str
+    quotes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +118,10 @@ class KernelInfo:
     capabilities: Mapping[str, bool] = field(default_factory=dict)
 
 
+ToolStub = tuple[str, str]
+"""What a kernel is told of one of the user's functions: its name and its documentation."""
+
+
 class KernelSession(Protocol):
     """One Jupyter kernel, prepared for one run."""
 
@@ -114,13 +130,32 @@ class KernelSession(Protocol):
         """Whether cells can be executed: started, not dead, not closed."""
         ...
 
-    async def start(self, contexts: Sequence[Context]) -> KernelInfo:
-        """Start the kernel, install the guest, load ``contexts``. The supervisor calls it once, first.
+    async def start(self, contexts: Sequence[Context], tools: Sequence[ToolStub] = ()) -> KernelInfo:
+        """Start the kernel, install the guest, load ``contexts``, offer ``tools`` in it.
+
+        The supervisor calls it once, first.
 
         Raises:
             KernelStartError: the kernel did not become ready.
             ContextError: a context could not be loaded there.
         """
+        ...
+
+    async def load(
+        self, contexts: Sequence[Context], renamed: Mapping[str, str], *, fresh: bool = False
+    ) -> None:
+        """Give loaded contexts the names in ``renamed``, in order, then load further ones.
+
+        ``fresh`` forgets the answer so far: another question comes.
+
+        Raises:
+            ContextError: a context could not be loaded there.
+            KernelStartError: the kernel ended meanwhile.
+        """
+        ...
+
+    async def settle(self) -> bool:
+        """Stop what a cell goes on with whose `execute` was cancelled; tell whether the kernel is free."""
         ...
 
     async def execute(

@@ -5,40 +5,52 @@ Only sources and settings travel as code; a context never does.
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
-from collections.abc import Sequence
+import types
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import resources
+from typing import Any
 
-__all__ = ["GuestSettings", "first_cell", "load_cell"]
+__all__ = ["PRECOMPILED", "GuestSettings", "first_cell", "load_cell", "precompiled"]
+
+PRECOMPILED = "_rlm_precompiled"
+"""The name under which `precompiled` is kept in ``sys.modules``."""
 
 # In the order in which they need each other.
 _MODULES = (
     "formats",
     "image",
+    "lazy",
     "encode",
     "decode",
     "describe",
     "channels",
     "calls",
     "output",
+    "plain",
+    "quotes",
+    "schemas",
     "names",
+    "tools",
     "cells",
 )
 
-_TEMPLATE = """\
+_INSTALL = """\
 def _install(sources, settings):
-    import json, sys, types
+    import sys, types
     for name in [n for n in sys.modules if n.split(".")[0] == "rlm_guest"]:
         del sys.modules[name]
     package = types.ModuleType("rlm_guest")
     package.__path__ = []
     sys.modules["rlm_guest"] = package
-    # A fork server may have compiled them before it forked.
-    compiled = getattr(sys.modules.get("_rlm_compiled"), "sources", {})
-    for name, source in sources:
-        code = compiled.get(source) or compile(source, "<rlm guest " + name + ">", "exec", dont_inherit=True)
+    for name, code in sources:
+        if isinstance(code, str):
+            code = compile(code, "<rlm guest " + name + ">", "exec", dont_inherit=True)
         module = types.ModuleType("rlm_guest." + name)
         module.__package__ = "rlm_guest"
         sys.modules[module.__name__] = module
@@ -46,37 +58,88 @@ def _install(sources, settings):
         setattr(package, name, module)
     package.cells.install(settings)
     package.cells.ready()
-import json as _json
-try:
-    _install(*_json.loads({payload}))
-finally:
-    del _install, _json
 """
+# Packed, because IPython reads each character of a cell more than once, some of them in Python.
+_CELL = """\
+import base64 as _base64, json as _json, zlib as _zlib
+try:
+    _install(*_json.loads(_zlib.decompress(_base64.b64decode({payload!r}))))
+finally:
+    del _install, _base64, _json, _zlib
+"""
+_KNOWN_CELL = "__import__({module!r}).install({version!r}, {settings!r})"
 
 
 @dataclass(frozen=True, slots=True)
 class GuestSettings:
-    """What the guest is told. Of each stream, ``head`` + ``tail`` characters of a cell are kept."""
+    """What the guest is told. Of each stream, ``head`` + ``tail`` characters of a cell are kept.
+
+    Without ``names`` cells find none of the REPL's own names, only contexts and the host's functions.
+    """
 
     head: int = 12_000
     tail: int = 8_000
     displays: int = 50
     image_bytes: int = 4_000_000
     control: bool = True
+    names: bool = True
 
 
-def first_cell(settings: GuestSettings) -> str:
-    """Return the code that installs the guest."""
-    payload = json.dumps([_sources(), asdict(settings)])
-    return _TEMPLATE.replace("{payload}", repr(payload))
+def first_cell(settings: GuestSettings, *, known: bool = False) -> str:
+    """Return the code that installs the guest: all of it, or as `precompiled` has left it in the kernel.
+
+    The latter fails, and does nothing, where there is no guest of this version.
+    """
+    if known:
+        return _KNOWN_CELL.format(module=PRECOMPILED, version=_version(), settings=asdict(settings))
+    payload = zlib.compress(json.dumps([_sources(), asdict(settings)]).encode())
+    return _INSTALL + _CELL.format(payload=base64.b64encode(payload).decode())
 
 
-def load_cell(loads: Sequence[tuple[str, str, str]]) -> str:
-    """Return the code that loads contexts, each (name, format, path over there), for an installed guest."""
-    return f"for _ in {list(loads)!r}: __import__('rlm_guest').cells.load(*_)\ndel _"
+def precompiled() -> types.ModuleType:
+    """Return a module that installs this version of the guest, for a process that forks into kernels."""
+    module = types.ModuleType(PRECOMPILED)
+    exec(_INSTALL, module.__dict__)  # noqa: S102  the code above
+    codes = [
+        (name, compile(source, f"<rlm guest {name}>", "exec", dont_inherit=True))
+        for name, source in _sources()
+    ]
+    mine = _version()
+
+    def install(version: str, settings: dict[str, Any]) -> None:
+        if version != mine:
+            raise ImportError(f"this is version {mine} of the guest")
+        module.__dict__["_install"](codes, settings)
+
+    module.__dict__["install"] = install
+    return module
+
+
+def load_cell(
+    loads: Sequence[tuple[str, str, str]],
+    tools: Sequence[tuple[str, str]] = (),
+    renamed: Mapping[str, str] | None = None,
+    *,
+    fresh: bool = False,
+) -> str:
+    """Return the code that loads contexts, each (name, format, path over there), for an installed guest.
+
+    ``tools`` are (name, documentation). Contexts that are there are ``renamed`` first. ``fresh`` forgets the
+    answer so far.
+    """
+    rename = f"__import__('rlm_guest').cells.rename({dict(renamed)!r})\n" if renamed else ""
+    offer = f"__import__('rlm_guest').cells.offer({list(tools)!r})\n" if tools else ""
+    forget = "__import__('rlm_guest').cells.fresh()\n" if fresh else ""
+    first = forget + rename + offer
+    return f"{first}for _ in {list(loads)!r}: __import__('rlm_guest').cells.load(*_)\n_ = None\ndel _"
 
 
 @cache
 def _sources() -> list[tuple[str, str]]:
     folder = resources.files("rlm_kernel.guest")
     return [(name, (folder / f"{name}.py").read_text("utf-8")) for name in _MODULES]
+
+
+@cache
+def _version() -> str:
+    return hashlib.sha256(json.dumps(_sources()).encode()).hexdigest()[:16]

@@ -136,6 +136,7 @@ class LocalTransport:
         self._on_message: Callable[[JupyterMessage], None] = lambda message: None
         self._on_death: Callable[[str], None] = lambda cause: None
         self._process: GuardedProcess | PlainProcess | None = None
+        self._killed = False
         self._closed = False
         self._shared: list[Path] = []
         self.folder = ""
@@ -204,6 +205,11 @@ class LocalTransport:
         return self._process.holds if self._process is not None else ()
 
     @property
+    def knows_guest(self) -> bool:
+        """Whether the kernel comes from the fork server."""
+        return self._manager is not None and getattr(self._manager.provisioner, "forked", False)
+
+    @property
     def _log(self) -> str:
         return os.path.join(self.folder, "start.log")
 
@@ -243,7 +249,7 @@ class LocalTransport:
         # What it sent before it ended is still in the sockets.
         for channel in self._sockets:
             self._pump(channel)
-        if not self._closed:
+        if not self._killed:
             self._on_death(_how_it_ended(self._process.returncode))
 
     def start_log(self) -> str:
@@ -312,14 +318,14 @@ class LocalTransport:
 
     async def share(self, context: Context) -> tuple[str, str, str]:
         """Write a context into a file that only this user can read; see `Transport.share`."""
-        path = Path(self.folder, f"context-{len(self._shared)}")
+        path = Path(self.folder, f"context-{os.urandom(8).hex()}")
         self._shared.append(path)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with open(descriptor, "wb") as file:
             for piece in context.pieces():
                 file.write(piece)
                 await asyncio.sleep(0)
-        return context.name, context.format, str(path)
+        return context.name, "lazy" if context.lazy else context.format, str(path)
 
     async def unshare(self) -> None:
         """Delete the files of `share`, and what leads to the kernel: nobody else is to find the way."""
@@ -329,7 +335,9 @@ class LocalTransport:
             for socket in Path(self.folder).glob("k-*"):
                 socket.unlink(missing_ok=True)
         while self._shared:
-            self._shared.pop().unlink(missing_ok=True)
+            # Windows does not delete what a lazy view has open; the folder goes with the kernel.
+            with suppress(PermissionError):
+                self._shared.pop().unlink(missing_ok=True)
 
     async def interrupt(self) -> None:
         """Interrupt as the kernelspec says, by signal or by message."""
@@ -337,25 +345,37 @@ class LocalTransport:
             with suppress(RuntimeError, OSError):
                 await self._manager.interrupt_kernel()
 
-    async def close(self) -> None:
-        """Kill the kernel and all that it started, and remove its folder; see `Transport.close`."""
-        if self._closed:
-            return
-        self._closed = True
+    def kill(self) -> None:
+        """Have the guard kill the kernel, and listen to it no longer; see `Transport.kill`."""
+        self._killed = True
         for socket in self._sockets.values():
             if self._loop is not None:
                 self._loop.remove_reader(int(socket.fd))
             socket.close()
         self._sockets.clear()
+        if self._process is not None:
+            self._process.kill()
+
+    async def close(self) -> None:
+        """Kill the kernel and all that it started, and remove its folder; see `Transport.close`."""
+        if self._closed:
+            return
+        self._closed = True
+        self.kill()
         try:
             if self._process is not None:
-                # A run that is cancelled while it closes must not leave a process.
-                await asyncio.shield(self._process.close())
+                # Also where this is cancelled, the process is gone in the end; nobody then waits for it.
+                await self._process.close()
         finally:
             if self._manager is not None:
                 # Its control socket, and the ports it holds.
                 await self._manager.cleanup_resources()
-            shutil.rmtree(self.folder, ignore_errors=True)
+            try:
+                # Some file systems take milliseconds for each of the folders.
+                await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
+            except RuntimeError:
+                # The interpreter ends, and starts no thread any more.
+                shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def local_session() -> JupyterSession:

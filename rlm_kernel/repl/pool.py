@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from ..errors import KernelError
 from .session import JupyterSession
+from .transport import Transport
 
 __all__ = ["Pool", "pool_of"]
 
@@ -43,7 +44,7 @@ class Pool:
         self._make = make
         self._idle = idle
         self._spares: deque[JupyterSession] = deque()
-        self._burying: set[asyncio.Task[None]] = set()
+        self._ending: dict[Transport | JupyterSession, asyncio.Task[None]] = {}
         self._filling: asyncio.Task[None] | None = None
         self._emptying: asyncio.TimerHandle | None = None
 
@@ -52,18 +53,26 @@ class Pool:
 
     def take(self) -> JupyterSession:
         """Return a spare session, prepared but for its contexts, or a new one; have another made ready."""
-        self._bury()
+        self._drop_dead()
         session = self._spares.popleft() if self._spares else self._make()
+        # What waits for an answer does not wait until its kernel has ended: that takes longer than a cell.
+        session.bury = self._bury
         self._fill_later()
         return session
 
-    def _bury(self) -> None:
+    def _drop_dead(self) -> None:
         """Close spares that died while they waited."""
         for spare in [spare for spare in self._spares if not spare.alive]:
             self._spares.remove(spare)
-            task = self.loop.create_task(spare.close())
-            self._burying.add(task)
-            task.add_done_callback(self._burying.discard)
+            self._bury(spare)
+
+    def _bury(self, ending: Transport | JupyterSession) -> None:
+        """Wait in the background until a kernel has ended."""
+        self._ending[ending] = self.loop.create_task(self._bury_now(ending))
+
+    async def _bury_now(self, ending: Transport | JupyterSession) -> None:
+        await ending.close()
+        self._ending.pop(ending, None)
 
     def _fill_later(self) -> None:
         loop = self.loop
@@ -75,7 +84,7 @@ class Pool:
 
     async def _fill(self) -> None:
         await asyncio.sleep(FILL_DELAY_SECONDS)
-        self._bury()
+        self._drop_dead()
         while len(self) < self.size:
             session = self._make()
             try:
@@ -110,8 +119,11 @@ class Pool:
             self._emptying.cancel()
         while self._spares:
             await self._spares.popleft().close()
-        if self._burying:
-            await asyncio.wait(self._burying)
+        if self._ending:
+            await asyncio.wait(self._ending.values())
+        # With its loop, a task may have been cancelled before it began.
+        while self._ending:
+            await self._ending.popitem()[0].close()
 
 
 _POOLS: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[Pool, AsyncIterator[None]]] = WeakKeyDictionary()

@@ -167,13 +167,19 @@ class PlainProcess:
         """How it ended, if it did."""
         return self._popen.poll()
 
-    async def close(self) -> None:
-        """Kill the process group, and wait until the process is gone, but not for ever."""
+    def kill(self) -> None:
+        """Kill the process group."""
+        if self.ended:
+            return
         with suppress(ProcessLookupError, PermissionError):
             if hasattr(os, "killpg"):
                 os.killpg(self.pid, signal.SIGKILL)
         with suppress(ProcessLookupError):
             self._popen.kill()
+
+    async def close(self) -> None:
+        """Kill the process group, and wait until the process is gone, but not for ever."""
+        self.kill()
         try:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._ended.wait(), CLOSE_SECONDS)

@@ -37,6 +37,7 @@ class GuardedProvisioner(LocalProvisioner):
     folder: str
     server_env: Mapping[str, str] | None = None
     guarded: GuardedProcess | None = None
+    forked = False
 
     @property
     def has_process(self) -> bool:
@@ -47,6 +48,7 @@ class GuardedProvisioner(LocalProvisioner):
         """Start the kernel in ``cwd`` with ``env``; ``stdout`` is its log."""
         cwd, env, log = kwargs["cwd"], kwargs["env"], kwargs["stdout"].fileno()
         self.guarded = await self._fork(cmd, cwd, env, log)
+        self.forked = self.guarded is not None
         if self.guarded is None:
             self.guarded = start_guarded(
                 cmd, cwd=cwd, env=env, log=log, confined=self.confined, folder=self.folder

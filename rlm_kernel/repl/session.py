@@ -20,7 +20,7 @@ from ..errors import CallError, ContextError, KernelStartError, WireError
 from ..events import CellStatus
 from ..outputs import Output, OutputKind, joined
 from . import wire
-from .base import Call, CallHandler, CellResult, KernelInfo
+from .base import Call, CallHandler, CellResult, KernelInfo, ToolStub
 from .bootstrap import GuestSettings, first_cell, load_cell
 from .transport import JupyterMessage, Transport
 from .uploads import Uploads
@@ -75,6 +75,7 @@ class JupyterSession:
         self._open = False
         self._replies: list[dict[str, Any]] = []
         self._heard = asyncio.Event()
+        self.bury: Callable[[Transport], None] | None = None
 
     @property
     def alive(self) -> bool:
@@ -89,7 +90,11 @@ class JupyterSession:
         """
         self._kernel = await self._transport.open(self._receive, self._died)
         self._open = True
-        reply = await self._run_silently(first_cell(self._settings), START_SECONDS)
+        known = self._transport.knows_guest
+        reply = await self._run_silently(first_cell(self._settings, known=known), START_SECONDS)
+        if known and reply.get("status") != "ok":
+            # The package was updated since: the kernel knows another version.
+            reply = await self._run_silently(first_cell(self._settings), START_SECONDS)
         if self._ready is None or reply.get("status") != "ok":
             raise KernelStartError(
                 f"the kernel started, but could not be prepared: {_error_of(reply)}",
@@ -98,13 +103,13 @@ class JupyterSession:
         await self._transport.unshare()
         await self._hear()
 
-    async def start(self, contexts: Sequence[Context]) -> KernelInfo:
+    async def start(self, contexts: Sequence[Context], tools: Sequence[ToolStub] = ()) -> KernelInfo:
         """Prepare the kernel, if that is not done yet, and load ``contexts``; see `KernelSession.start`."""
         if not self._open:
             await self.prepare()
-        if contexts:
+        if contexts or tools:
             loads = [await self._transport.share(context) for context in contexts]
-            reply = await self._run_silently(load_cell(loads), LOAD_SECONDS)
+            reply = await self._run_silently(load_cell(loads, tools), LOAD_SECONDS)
             if reply.get("status") != "ok":
                 names = ", ".join(context.name for context in contexts)
                 raise ContextError(
@@ -116,6 +121,28 @@ class JupyterSession:
         return KernelInfo(
             self._kernel, self._transport.backend, self._ready.implementation, self._ready.capabilities
         )
+
+    async def load(
+        self, contexts: Sequence[Context], renamed: Mapping[str, str], *, fresh: bool = False
+    ) -> None:
+        """Rename contexts, then load further ones; see `KernelSession.load`."""
+        loads = [await self._transport.share(context) for context in contexts]
+        reply = await self._run_silently(load_cell(loads, renamed=renamed, fresh=fresh), LOAD_SECONDS)
+        if reply.get("status") != "ok":
+            raise ContextError(
+                f"the kernel could not load {', '.join(each.name for each in contexts)}: {_error_of(reply)}",
+                hint="the kernel needs the memory for it",
+            )
+        await self._transport.unshare()
+
+    async def settle(self) -> bool:
+        """Interrupt what a cancelled cell goes on with; see `KernelSession.settle`."""
+        await self._transport.interrupt()
+        try:
+            await self._run_silently("", GRACE_SECONDS)
+        except KernelStartError:
+            return False
+        return self.alive
 
     async def _run_silently(self, code: str, seconds: float) -> Mapping[str, Any]:
         """Execute code of ours; return the content of the reply."""
@@ -218,9 +245,13 @@ class JupyterSession:
             self._transport.send("shell", "kernel_info_request", {})
 
     async def close(self) -> None:
-        """End the kernel and what it started."""
+        """End the kernel and what it started; with a ``bury``, leave to that the waiting until it has ended."""
         self._open = False
-        await self._transport.close()
+        if self.bury is None:
+            await self._transport.close()
+        else:
+            self._transport.kill()
+            self.bury(self._transport)
 
     async def _kill(self, cause: str) -> None:
         self._death = self._death or cause

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from ..context import Context
+from ..errors import ContextError
 from ..outputs import Output
-from .base import CallHandler, CellResult, KernelInfo, KernelSession, SessionFactory
+from .base import CallHandler, CellResult, KernelInfo, KernelSession, SessionFactory, ToolStub
 
 __all__ = ["Supervisor"]
 
@@ -32,16 +33,30 @@ class Supervisor:
         sessions: SessionFactory,
         contexts: Sequence[Context],
         *,
-        on_start: Report,
-        on_loss: Callable[[str, str], None],
+        on_start: Report = lambda info, seconds, again: None,
+        on_loss: Callable[[str, str], None] = lambda kernel, cause: None,
+        tools: Sequence[ToolStub] = (),
     ) -> None:
         self._sessions = sessions
-        self._contexts = contexts
+        self._tools = tools
+        self._contexts = {context.name: context for context in contexts}
+        self._loads: list[tuple[Sequence[Context], Mapping[str, str], bool]] = []
         self._on_start = on_start
         self._on_loss = on_loss
         self._session: KernelSession | None = None
         self._starting: asyncio.Task[None] | None = None
         self._kernel = ""
+        self._cut_short = False
+        self._torn = False
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names of all contexts."""
+        return frozenset(self._contexts)
+
+    def report(self, *, on_start: Report, on_loss: Callable[[str, str], None]) -> None:
+        """Report to these from now on: to the run that has the REPL next."""
+        self._on_start, self._on_loss = on_start, on_loss
 
     @property
     def begun(self) -> bool:
@@ -53,11 +68,54 @@ class Supervisor:
         if self._starting is None:
             self._starting = asyncio.create_task(self._start(again=False))
 
+    def renew(self) -> bool:
+        """Replace a kernel that was lost while no cell ran; tell whether it was."""
+        if self._starting is None or not self._starting.done():
+            return False
+        started = not self._starting.cancelled() and self._starting.exception() is None
+        if started and self._session is not None and self._session.alive:
+            return False
+        if started:
+            self._on_loss(self._kernel, "The kernel ended between two questions.")
+        self._starting = asyncio.create_task(self._start(again=started))
+        return started
+
+    def take(
+        self,
+        contexts: Sequence[Context],
+        renamed: Mapping[str, str] | None = None,
+        *,
+        fresh: bool = False,
+    ) -> None:
+        """Have further contexts loaded before the next cell, and older ones ``renamed`` before that.
+
+        A context whose name is in use takes the place of that one. ``fresh`` forgets the answer so far.
+        """
+        renamed = renamed or {}
+        for old, new in renamed.items():
+            self._contexts[new] = self._contexts.pop(old).renamed(new)
+        self._contexts.update((context.name, context) for context in contexts)
+        if self._starting is not None:
+            self._loads.append((contexts, renamed, fresh))
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Do not load these contexts again."""
+        for name in names:
+            self._contexts.pop(name, None)
+
+    async def load(self, contexts: Sequence[Context]) -> None:
+        """Load further contexts now; see `take` and `ready`."""
+        self.take(contexts)
+        await self.ready()
+
     async def _start(self, *, again: bool) -> None:
+        if self._session is not None:
+            await self._session.close()
         started = time.monotonic()
         session = self._session = self._sessions()
+        self._loads.clear()
         try:
-            info = await session.start(self._contexts)
+            info = await session.start(tuple(self._contexts.values()), self._tools)
         except BaseException:
             await session.close()
             raise
@@ -74,6 +132,16 @@ class Supervisor:
         self.begin()
         assert self._starting is not None
         await self._starting
+        assert self._session is not None
+        while self._loads and self._session.alive:
+            contexts, renamed, fresh = self._loads.pop(0)
+            self._torn = True
+            try:
+                await self._session.load(contexts, renamed, fresh=fresh)
+            except ContextError:
+                self._torn = False
+                raise
+            self._torn = False
 
     async def execute(
         self,
@@ -90,7 +158,9 @@ class Supervisor:
         """
         await self.ready()
         assert self._session is not None
+        self._cut_short = True
         result = await self._session.execute(code, timeout=timeout, on_call=on_call, on_output=on_output)
+        self._cut_short = False
         if self._session.alive:
             return result
         self._on_loss(self._kernel, result.lost)
@@ -106,6 +176,16 @@ class Supervisor:
         """Interrupt the running cell, if there is one."""
         if self._session is not None:
             await self._session.interrupt()
+
+    async def rest(self) -> None:
+        """Leave the REPL to a later run: a cell that was cut short is stopped there, or killed with it."""
+        if self._session is None:
+            return
+        # Which contexts a kernel has whose loading was cut short is anyone's guess.
+        lost = self._torn or (self._cut_short and not await self._session.settle())
+        self._torn = self._cut_short = False
+        if lost:
+            await self._session.close()
 
     async def close(self) -> None:
         """End the kernel, also one that is still starting."""

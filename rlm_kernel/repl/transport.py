@@ -38,6 +38,11 @@ class Transport(Protocol):
         """A private folder of this kernel on the host, for what must not be held in memory."""
         ...
 
+    @property
+    def knows_guest(self) -> bool:
+        """Whether the kernel was started with the guest's sources; see `rlm_kernel.repl.bootstrap`."""
+        ...
+
     async def open(
         self, on_message: Callable[[JupyterMessage], None], on_death: Callable[[str], None]
     ) -> str:
@@ -77,6 +82,10 @@ class Transport(Protocol):
 
     async def interrupt(self) -> None:
         """Interrupt what the kernel executes."""
+        ...
+
+    def kill(self) -> None:
+        """Have the kernel end, whatever it does, and wait for nothing; `close` is still to be called."""
         ...
 
     async def close(self) -> None:

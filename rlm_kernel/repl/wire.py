@@ -15,7 +15,7 @@ from typing import Any
 
 from ..errors import CallError, WireError
 from ..messages import ImagePart, Part, TextPart
-from .base import BudgetQuery, FinalAnswer, LLMQuery
+from .base import BudgetQuery, FinalAnswer, LLMQuery, ToolCall
 
 __all__ = [
     "VERSION",
@@ -36,6 +36,9 @@ VERSION = 1
 MAX_TEXT = 64 * 1024 * 1024
 MAX_BATCH = 10_000
 MAX_ID = 64
+MAX_QUOTES = 1000
+MAX_QUOTE = 20_000
+MAX_ARGUMENTS = 1000
 _IMAGE_TYPES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
 
 
@@ -96,7 +99,7 @@ class Abandon:
     call: str
 
 
-Body = LLMQuery | RLMItems | BudgetQuery | Hello | Ready | CellReport | Put | Abandon
+Body = LLMQuery | RLMItems | BudgetQuery | ToolCall | Hello | Ready | CellReport | Put | Abandon
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +249,18 @@ def _rlm_query_batched(data: Mapping[str, Any], frames: Sequence[memoryview | by
     return RLMItems(items, batched=True, model=_optional_text(data, "model"))
 
 
+def _tool(data: Mapping[str, Any], frames: Sequence[memoryview | bytes]) -> ToolCall:
+    text = _prompt(data.get("arguments"), frames)
+    try:
+        given = json.loads(text) if isinstance(text, str) and len(text) <= MAX_TEXT else None
+    except (ValueError, RecursionError):
+        given = None
+    args, kwargs = (given.get("args"), given.get("kwargs")) if isinstance(given, dict) else (None, None)
+    if not isinstance(args, list) or not isinstance(kwargs, dict) or len(args) + len(kwargs) > MAX_ARGUMENTS:
+        raise WireError(f"'arguments' must be JSON of args and kwargs, {MAX_ARGUMENTS} at most")
+    return ToolCall(_text(data, "name", 200), tuple(args), kwargs)
+
+
 def _put(data: Mapping[str, Any], frames: Sequence[memoryview | bytes]) -> Put:
     number = data.get("number")
     if not isinstance(number, int) or isinstance(number, bool) or number < 0:
@@ -280,7 +295,13 @@ def _final(final: Any) -> FinalAnswer:
             value = json.loads(final["json"])
         except (ValueError, RecursionError):
             raise WireError("the value of a final answer is not JSON") from None
-    return FinalAnswer(final["text"], value, _text(final, "via", 20))
+    return FinalAnswer(final["text"], value, _text(final, "via", 20), _quotes(final.get("quotes", [])))
+
+
+def _quotes(quotes: Any) -> tuple[str, ...]:
+    if not isinstance(quotes, list) or not all(isinstance(each, str) for each in quotes):
+        raise WireError("the quotes of a final answer must be a list of texts")
+    return tuple(each[:MAX_QUOTE] for each in quotes[:MAX_QUOTES])
 
 
 _READERS: dict[str, Callable[[Mapping[str, Any], Sequence[memoryview | bytes]], Body]] = {
@@ -289,6 +310,7 @@ _READERS: dict[str, Callable[[Mapping[str, Any], Sequence[memoryview | bytes]], 
     "rlm_query": _rlm_query,
     "rlm_query_batched": _rlm_query_batched,
     "budget": lambda data, frames: BudgetQuery(),
+    "tool": _tool,
     "hello": lambda data, frames: Hello(),
     "ready": _ready,
     "cell": _cell_report,
