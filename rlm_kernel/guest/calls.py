@@ -29,7 +29,7 @@ from typing import Any
 
 from .channels import CallFailed, Cell, Control, PlainInput, Stdin, ended
 
-__all__ = ["PIECE_BYTES", "Host", "failure"]
+__all__ = ["PIECE_BYTES", "Host", "failure", "of_a_cell", "unfollow_cells"]
 
 VERSION = 1
 # Above this many characters a text goes as a buffer: twice-escaped JSON costs more than a frame.
@@ -67,7 +67,8 @@ class Host:
 
     def introduce(self, op: str, args: dict[str, Any]) -> None:
         """Tell the host of this kernel, before there are cells."""
-        self._ask_stdin(op, args, (), self._new_cell())
+        # The host's socket may not be there yet, and what is sent to nobody is lost.
+        self._ask_stdin(op, args, (), self._new_cell(), insist=True)
 
     def _new_cell(self) -> Cell:
         kernel = self._kernel
@@ -85,7 +86,15 @@ class Host:
     def begin(self) -> None:
         """Note that a cell starts."""
         self.cell = self._new_cell()
-        _cell.set(self.cell)
+        self.enter()
+
+    def enter(self) -> None:
+        """Mark what the caller does from now on as a cell's: that of the running one, or else of none."""
+        cell = self.cell
+        if cell is None:
+            cell = Cell(None, None)
+            cell.running = False
+        _cell.set(cell)
 
     def end(self, report: dict[str, Any]) -> None:
         """Note that the cell ended, and report on it."""
@@ -134,10 +143,18 @@ class Host:
         arrived.wait()
         return _value(replies[0])
 
-    def _ask_stdin(self, op: str, args: dict[str, Any] | None, buffers: Sequence[bytes], cell: Cell) -> Any:
+    def _ask_stdin(
+        self,
+        op: str,
+        args: dict[str, Any] | None,
+        buffers: Sequence[bytes],
+        cell: Cell,
+        *,
+        insist: bool = False,
+    ) -> Any:
         id_, text, frames = self._pack(op, args, buffers)
         try:
-            reply = self._stdin.ask(text, cell, frames, id_)
+            reply = self._stdin.ask(text, cell, frames, id_, insist=insist)
         except BaseException:
             # What brought us here matters more.
             with suppress(Exception):
@@ -240,6 +257,19 @@ def _origin() -> Cell | None:
     """Return the cell that started this task or thread, as far as it is known."""
     cell: Cell | None = _cell.get() or getattr(threading.current_thread(), "_rlm_cell", None)
     return cell
+
+
+def of_a_cell() -> bool:
+    """Tell whether a cell, one that has ended included, started the caller's thread or task."""
+    return _origin() is not None
+
+
+def unfollow_cells() -> None:
+    """Undo what lets threads know their cell, as far as nobody else has built upon it."""
+    for owner, name in ((threading.Thread, "start"), (ThreadPoolExecutor, "submit")):
+        original = getattr(getattr(owner, name), "_rlm_original", None)
+        if original is not None:
+            setattr(owner, name, original)
 
 
 def _follow_cells() -> None:

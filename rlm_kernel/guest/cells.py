@@ -14,13 +14,12 @@ import sys
 import types
 from collections.abc import Callable
 from contextlib import suppress
-from json import dumps
 from typing import Any
 
-from . import calls, decode, names, output
+from . import calls, decode, lazy, names, output, plain, quotes, tools
 from .channels import CallFailed, interrupts_held
 
-__all__ = ["Repl", "install", "load", "ready"]
+__all__ = ["Repl", "fresh", "install", "load", "offer", "ready", "rename"]
 
 ANSWER_CHARS = 8_000_000
 _REPL: Repl
@@ -37,8 +36,26 @@ def install(config: dict[str, Any]) -> None:
 
 
 def load(name: str, format_: str, path: str) -> None:
-    """Bind the context in the file at ``path`` to ``name``."""
-    _REPL.contexts[name] = decode.decode_file(format_, path)
+    """Bind the context in the file at ``path`` to ``name``, or a view of it if the format is ``lazy``."""
+    view = lazy.LazyText(path) if format_ == "lazy" else None
+    _REPL.contexts[name] = decode.decode_file(format_, path) if view is None else view
+
+
+def fresh() -> None:
+    """Forget the answer so far: another question comes."""
+    _REPL.fresh()
+
+
+def rename(renamed: dict[str, str]) -> None:
+    """Bind contexts to other names, in order."""
+    for old, new in renamed.items():
+        _REPL.contexts[new] = _REPL.contexts.pop(old)
+        _REPL.namespace.pop(old, None)
+
+
+def offer(stubs: list[Any]) -> None:
+    """Offer the host's functions, each (name, documentation), in place of those offered before."""
+    _REPL.offer(stubs)
 
 
 def ready() -> None:
@@ -58,7 +75,14 @@ def _shell() -> Any:
 class Repl:
     """The state of the REPL across cells."""
 
-    def __init__(self, shell: Any, host: calls.Host, config: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        shell: Any,
+        host: calls.Host,
+        config: dict[str, Any],
+        *,
+        streams: dict[str, Any] | None = None,
+    ) -> None:
         self.shell = shell
         self.host = host
         self.contexts: dict[str, Any] = {}
@@ -67,9 +91,16 @@ class Repl:
         self._final: dict[str, Any] | None = None
         self._draft = ""
         self._cut = output.OutputCut(
-            shell, config["head"], config["tail"], config["displays"], config["image_bytes"]
+            shell,
+            config["head"],
+            config["tail"],
+            config["displays"],
+            config["image_bytes"],
+            streams=streams,
         )
-        self._names = self._make_names()
+        self._bare = not config.get("names", True)
+        self._names = {} if self._bare else self._make_names()
+        self._tools: dict[str, Any] = {}
         self._channels = host.probe()
         # What is there before the model's first cell is not the model's.
         self._before: set[str] = set()
@@ -135,8 +166,13 @@ class Repl:
     def _bind(self) -> None:
         self.namespace.update(self._names)
         self.namespace.update(self.contexts)
-        if not isinstance(self.namespace.get("answer"), dict):
+        if not self._bare and not isinstance(self.namespace.get("answer"), dict):
             self.namespace["answer"] = self._answer
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """The names that are the REPL's, and what stands behind them before a cell."""
+        return {**self._names, **self.contexts, "answer": self._answer}
 
     def _variables(self) -> list[str]:
         taken = self._before | set(self._names) | set(self.contexts) | {"answer"}
@@ -154,9 +190,9 @@ class Repl:
 
     def _read_answer(self) -> None:
         answer = self.namespace.get("answer")
-        if not isinstance(answer, dict):
+        if self._bare or not isinstance(answer, dict):
             return
-        content = answer.get("content")
+        content, cited = answer.get("content"), answer.get("quotes")
         if content is None or (isinstance(content, str) and not content):
             return
         if not answer.get("ready"):
@@ -166,37 +202,48 @@ class Repl:
         self.namespace["answer"] = self._answer = {"content": content, "ready": False}
         if self._final is None:
             try:
-                self._final = _final(content, "answer")
+                self._final = _final(content, "answer", cited)
             except Exception as error:  # noqa: BLE001  an edge: objects of model-written classes raise anything
                 self._cut.complain(f"answer refused: {_text(error)}\n")
 
     def _make_names(self) -> dict[str, Any]:
-        def FINAL(value: Any) -> None:  # noqa: N802
+        def FINAL(value: Any, quotes: Any = None) -> None:  # noqa: N802
             """End the run with ``value`` as the answer, once this cell is done."""
             self.host.current()
-            self._final = _final(value, "FINAL")
+            self._final = _final(value, "FINAL", quotes)
 
-        def FINAL_VAR(name: Any) -> None:  # noqa: N802
+        def FINAL_VAR(name: Any, quotes: Any = None) -> None:  # noqa: N802
             """End the run with the variable of this name as the answer, once this cell is done."""
             self.host.current()
-            self._final = _final(self._named(name), "FINAL_VAR")
+            self._final = _final(self._named(name), "FINAL_VAR", quotes)
 
         def SHOW_VARS() -> str:  # noqa: N802
             """Return a listing of the variables you made, with type and size."""
             rows = [f"{name}: {names.kind(self.namespace.get(name))}" for name in self._variables()]
             return _Listing("\n".join(rows) or "no variables yet")
 
-        made = {
-            **names.queries(self.host),
-            "FINAL": FINAL,
-            "FINAL_VAR": FINAL_VAR,
-            "SHOW_VARS": SHOW_VARS,
-            "CallFailed": CallFailed,
-        }
-        for each in made.values():
-            each.__module__ = "rlm"
-            each.__qualname__ = each.__name__
-        return made
+        return _as_ours(
+            {
+                **names.queries(self.host),
+                "FINAL": FINAL,
+                "FINAL_VAR": FINAL_VAR,
+                "SHOW_VARS": SHOW_VARS,
+                "CallFailed": CallFailed,
+            }
+        )
+
+    def fresh(self) -> None:
+        """Start from an empty answer."""
+        self._draft = ""
+        self.namespace["answer"] = self._answer = {"content": "", "ready": False}
+
+    def offer(self, stubs: list[Any]) -> None:
+        """Bind the host's functions from now on, in place of those offered before."""
+        for name in self._tools:
+            self._names.pop(name, None)
+            self.namespace.pop(name, None)
+        self._tools = _as_ours(tools.functions(self.host, stubs))
+        self._names.update(self._tools)
 
     def _named(self, name: Any) -> Any:
         """Return the value of the variable ``name``, or ``name`` itself where it can't be a name."""
@@ -207,6 +254,14 @@ class Repl:
             known = ", ".join(self._variables()) or "none"
             raise NameError(f"FINAL_VAR: no variable {key!r}; your variables: {known}")
         return self.namespace[key]
+
+
+def _as_ours(made: dict[str, Any]) -> dict[str, Any]:
+    """Return ``made``, its functions shown as part of the REPL."""
+    for each in made.values():
+        each.__module__ = "rlm"
+        each.__qualname__ = each.__name__
+    return made
 
 
 class _Listing(str):
@@ -222,9 +277,9 @@ def _no_input(*args: Any, **kwargs: Any) -> str:
     raise RuntimeError("there is nobody to answer input() here: decide yourself, or ask llm_query")
 
 
-def _final(value: Any, via: str) -> dict[str, Any]:
+def _final(value: Any, via: str, cited: Any = None) -> dict[str, Any]:
     try:
-        encoded = dumps(value)
+        encoded = plain.to_json(value)
     except (TypeError, ValueError, RecursionError):
         encoded = None
     text = value if isinstance(value, str) else str(value)
@@ -233,7 +288,7 @@ def _final(value: Any, via: str) -> dict[str, Any]:
         raise ValueError(
             f"the answer has {size:,} characters, more than the {ANSWER_CHARS:,} allowed: shorten it"
         )
-    final = {"text": text, "via": via}
+    final: dict[str, Any] = {"text": text, "via": via, "quotes": quotes.listed(cited)}
     if encoded is not None:
         final["json"] = encoded
     return final

@@ -22,7 +22,7 @@ POLL_MILLISECONDS = 100
 class CallFailed(RuntimeError):  # noqa: N818  the name is what a model reads, and says what happened
     """A call from a cell that got no answer; false, so that ``[a for a in answers if a]`` drops it.
 
-    ``kind`` is one of budget, model, depth, cancelled, bad_request, internal.
+    ``kind`` is one of budget, model, schema, tool, depth, cancelled, bad_request, internal.
     """
 
     def __init__(self, message: str, kind: str = "internal") -> None:
@@ -94,8 +94,13 @@ class Stdin:
                 buffers=list(buffers),
             )
 
-    def ask(self, text: str, cell: Cell, buffers: Sequence[bytes], id_: str) -> dict[str, Any]:
-        """Send an envelope and return the reply to it, passing over replies to other ids."""
+    def ask(
+        self, text: str, cell: Cell, buffers: Sequence[bytes], id_: str, *, insist: bool = False
+    ) -> dict[str, Any]:
+        """Send an envelope and return the reply to it, passing over replies to other ids.
+
+        With ``insist`` it is sent again while no reply comes.
+        """
         socket = self._kernel.stdin_socket
         with self._lock:
             if not cell.running:
@@ -106,6 +111,8 @@ class Stdin:
                 if not socket.poll(POLL_MILLISECONDS):
                     if not cell.running:
                         raise ended()
+                    if insist:
+                        self.tell(text, cell, buffers)
                     continue
                 try:
                     _, message = self._kernel.session.recv(socket)
@@ -130,7 +137,9 @@ class PlainInput:
         with self._lock:
             self._input(text)
 
-    def ask(self, text: str, cell: Cell, buffers: Sequence[bytes], id_: str) -> dict[str, Any]:
+    def ask(
+        self, text: str, cell: Cell, buffers: Sequence[bytes], id_: str, *, insist: bool = False
+    ) -> dict[str, Any]:
         """Send an envelope and return the reply to it.
 
         Raises:

@@ -46,7 +46,7 @@ def describe(value: Any, name: str = "context", preview_chars: int = 200) -> dic
 
 
 def _describe(value: Any, preview_chars: int) -> tuple[str, int, str, list[str]]:
-    if isinstance(value, str):
+    if isinstance(value, str) or _has(value, "LazyText", ("lines", "chunks")):
         return _describe_text(value, preview_chars)
     if isinstance(value, (bytes, bytearray, memoryview)):
         view = memoryview(value)
@@ -80,7 +80,7 @@ def _describe_text(text: str, preview_chars: int) -> tuple[str, int, str, list[s
     lines = newlines + (size > 0 and not text.endswith("\n"))
     result = [f"str, {_chars(size)}, {about}{lines:,} {'line' if lines == 1 else 'lines'}"]
     if size <= preview_chars * 3 // 2:
-        return "str", size, "chars", [*result, f"text: {text!r}"]
+        return "str", size, "chars", [*result, f"text: {text[:]!r}"]
     result.append(f"starts: {text[:preview_chars]!r}")
     result.append(f"ends: {text[-(preview_chars // 2) :]!r}")
     return "str", size, "chars", result

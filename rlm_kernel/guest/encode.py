@@ -19,6 +19,7 @@ from typing import Any
 
 from .formats import MAX_NESTING, PIECE_BYTES, TAG, reason
 from .image import Image
+from .lazy import LazyText
 
 __all__ = ["EncodeError", "check", "encode", "format_of"]
 
@@ -43,6 +44,8 @@ def format_of(value: Any, name: str = "context") -> str:
     Raises:
         EncodeError: no format takes a value of this type.
     """
+    if isinstance(value, LazyText):
+        return "text"
     for kind, fmt in _TOP:
         if isinstance(value, kind):
             return fmt
@@ -65,6 +68,8 @@ def encode(value: Any, piece_bytes: int = PIECE_BYTES, name: str = "context") ->
         EncodeError: at once for the value's own type, from the iterator for something inside it.
     """
     fmt = format_of(value, name)
+    if isinstance(value, LazyText):
+        return fmt, value.pieces(piece_bytes)
     if fmt == "text":
         return fmt, _text_pieces(value, piece_bytes)
     if fmt == "bytes":

@@ -9,7 +9,7 @@ from base64 import b64encode
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from . import describe, encode, image
+from . import describe, encode, image, schemas
 from .calls import PIECE_BYTES, Host, failure
 
 __all__ = ["kind", "queries"]
@@ -25,24 +25,26 @@ def queries(host: Host) -> dict[str, Any]:
 
 def _model_queries(host: Host) -> dict[str, Any]:
     def llm_query(prompt: Any, *, model: str | None = None, schema: Any = None) -> Any:
-        """Ask the sub-model one question; return its reply as text."""
-        return host.ask("llm_query", _options({"prompt": _prompt(prompt)}, model, schema))
+        """Ask the sub-model one question; return its reply as text, or as the value of a schema."""
+        args = _options({"prompt": _prompt(prompt)}, model, schema)
+        return schemas.revived(host.ask("llm_query", args), schema)
 
     async def allm_query(prompt: Any, *, model: str | None = None, schema: Any = None) -> Any:
         """Ask the sub-model one question; awaitable."""
-        return await host.ask_async("llm_query", _options({"prompt": _prompt(prompt)}, model, schema))
+        args = _options({"prompt": _prompt(prompt)}, model, schema)
+        return schemas.revived(await host.ask_async("llm_query", args), schema)
 
     def llm_query_batched(prompts: Iterable[Any], *, model: str | None = None, schema: Any = None) -> Any:
         """Ask many questions at once; return the replies in order, a CallFailed where one failed."""
         args = _options({"prompts": _prompts(prompts)}, model, schema)
-        return _slots(host.ask("llm_query_batched", args)) if args["prompts"] else []
+        return _slots(host.ask("llm_query_batched", args), schema) if args["prompts"] else []
 
     async def allm_query_batched(
         prompts: Iterable[Any], *, model: str | None = None, schema: Any = None
     ) -> Any:
         """Ask many questions at once; awaitable."""
         args = _options({"prompts": _prompts(prompts)}, model, schema)
-        return _slots(await host.ask_async("llm_query_batched", args)) if args["prompts"] else []
+        return _slots(await host.ask_async("llm_query_batched", args), schema) if args["prompts"] else []
 
     def budget() -> Any:
         """Return what is left of the run's budget, as a dict; None means no cap."""
@@ -96,7 +98,7 @@ def _options(args: dict[str, Any], model: str | None = None, schema: Any = None)
     if model is not None:
         args["model"] = model
     if schema is not None:
-        args["schema"] = schema
+        args["schema"] = schemas.as_json(schema)
     return args
 
 
@@ -159,8 +161,11 @@ def _chain(first: bytes, second: bytes | None, rest: Iterator[bytes]) -> Iterato
         yield from rest
 
 
-def _slots(values: Iterable[dict[str, Any]]) -> list[Any]:
-    return [failure(each["error"]) if "error" in each else each["value"] for each in values]
+def _slots(values: Iterable[dict[str, Any]], schema: Any = None) -> list[Any]:
+    return [
+        failure(each["error"]) if "error" in each else schemas.settled(each["value"], schema)
+        for each in values
+    ]
 
 
 def kind(value: Any) -> str:

@@ -178,11 +178,20 @@ def _identity(descriptor: int) -> tuple[int, int] | None:
 class OutputCut:
     """All the cuts of an IPython shell."""
 
-    def __init__(self, shell: Any, head: int, tail: int, displays: int, image_bytes: int) -> None:
+    def __init__(
+        self,
+        shell: Any,
+        head: int,
+        tail: int,
+        displays: int,
+        image_bytes: int,
+        *,
+        streams: dict[str, Any] | None = None,
+    ) -> None:
         self._head, self._tail = head, tail
         self._displays, self._image_bytes = displays, image_bytes
         self._left = displays
-        streams = {"stdout": sys.stdout, "stderr": sys.stderr}
+        streams = {"stdout": sys.stdout, "stderr": sys.stderr} if streams is None else streams
         self._streams = {
             name: StreamCut(each, head, tail) for name, each in streams.items() if each is not None
         }
