@@ -11,19 +11,21 @@ import builtins
 import hashlib
 import json
 import keyword
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from .documents.reading import Reading
 from .errors import ContextError
 from .events import ContextInfo
-from .files import file_pieces, listed, read_path, read_paths, unreadable
+from .files import Loaded, file_pieces, listed, read_path, read_paths, unreadable
 from .guest import decode, encode
 from .guest.describe import describe
 from .guest.formats import FORMATS, PIECE_BYTES
+from .guest.lazy import USE as VIEW_USE
 
-__all__ = ["RESERVED", "Context", "check_name", "collect"]
+__all__ = ["RESERVED", "Context", "check_name", "collect", "reads_files"]
 
 _CALLS = ("llm_query", "llm_query_batched", "rlm_query", "rlm_query_batched", "recursive_lm")
 RESERVED = frozenset(
@@ -42,8 +44,10 @@ _DESCRIPTION_CHARS = 4000
 class Context:
     """One context: its name in the REPL and its value, or the file with its encoded bytes.
 
-    Made by `of` or `spooled`. ``format`` is one of `FORMATS`. ``file`` is where the encoded bytes lie if they
-    came from a kernel. ``path`` says where the value was read from, ``notes`` what was left out.
+    Made by `of`, `live` or `spooled`. ``format`` is one of `FORMATS`, or ``live``. ``file`` is where the encoded bytes lie if they
+    came from a kernel. ``path`` says where the value was read from, ``notes`` what was left out. ``lazy`` is
+    whether kernels get a view of it, see `rlm_kernel.guest.lazy`. ``reading`` tells of documents among its
+    files.
     """
 
     name: str
@@ -51,23 +55,28 @@ class Context:
     file: Path | None = None
     path: str | None = None
     notes: tuple[str, ...] = ()
+    lazy: bool = False
+    reading: Reading = field(default_factory=Reading, repr=False)
     _value: Any = field(default=None, repr=False)
     _memo: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def of(cls, name: str, value: Any, *, path: str | None = None, notes: Sequence[str] = ()) -> Context:
+    def of(
+        cls,
+        name: str,
+        value: Any,
+        *,
+        path: str | None = None,
+        notes: Sequence[str] = (),
+        reading: Reading | None = None,
+    ) -> Context:
         """Make a context of a value, which is kept by reference.
 
         Raises:
             ContextError: a name that can't be used, an empty value, or one that can't be sent to a kernel.
         """
         check_name(name)
-        if _is_empty(value):
-            origin = f" ({path})" if path else ""
-            raise ContextError(
-                f"{name}{origin} is empty: {_short_repr(value)}",
-                hint="give a context with something in it, or ask without one",
-            )
+        _check_not_empty(name, value, path)
         try:
             encode.check(value, name)
             format_ = encode.format_of(value, name)
@@ -76,7 +85,26 @@ class Context:
             if "not installed" in str(error):
                 hint = "pip install 'rlm-kernel[data]'"
             raise ContextError(str(error), hint=hint) from error
-        return cls(name, format_, path=path, notes=tuple(notes), _value=value)
+        return cls(name, format_, path=path, notes=tuple(notes), reading=reading or Reading(), _value=value)
+
+    @classmethod
+    def live(
+        cls,
+        name: str,
+        value: Any,
+        *,
+        path: str | None = None,
+        notes: Sequence[str] = (),
+        reading: Reading | None = None,
+    ) -> Context:
+        """Make a context of any value, for a REPL in this process, which is handed the value itself.
+
+        Raises:
+            ContextError: a name that can't be used, or an empty value.
+        """
+        check_name(name)
+        _check_not_empty(name, value, path)
+        return cls(name, "live", path=path, notes=tuple(notes), reading=reading or Reading(), _value=value)
 
     @classmethod
     def spooled(cls, name: str, format: str, path: Path, info: ContextInfo) -> Context:  # noqa: A002
@@ -140,12 +168,42 @@ class Context:
                 pass
         return str(self.sha256)
 
+    def renamed(self, name: str) -> Context:
+        """Return the same context under another name.
+
+        Raises:
+            ContextError: see `check_name`.
+        """
+        check_name(name)
+        info = self.info()
+        described = info.description
+        if described.startswith(f"{self.name}: "):
+            described = name + described[len(self.name) :]
+        memo = {**self._memo, "info": replace(info, name=name, description=described)}
+        return replace(self, name=name, _memo=memo)
+
+    def lazy_above(self, size: int | None) -> Context:
+        """Return the context, to be loaded as a lazy view if it is a text of more than ``size`` bytes."""
+        if size is None or self.lazy or self.format != "text":
+            return self
+        length = self.size_bytes
+        # Without being encoded, a text has one byte a character at least.
+        if (length if length is not None else len(self._value)) <= size:
+            return self
+        info = self.info()
+        about = info.description.removeprefix(f"{self.name}: ")
+        described = f"{self.name}: LazyText, a view of a text that is not loaded: {about}\n{VIEW_USE}"
+        memo = {**self._memo, "info": replace(info, type="LazyText", description=described)}
+        return replace(self, lazy=True, _memo=memo)
+
     def info(self) -> ContextInfo:
         """Return the context as the root model is told of it; the value is looked at once only."""
         if "info" not in self._memo:
             found = describe(self._value, self.name)
             if self.notes:
                 found["description"] += f"\nNot everything is in it: {listed(self.notes)}"
+            told = (*self.reading.legend, *filter(None, [self.reading.refusals()]))
+            found["description"] = "\n".join([found["description"], *told])
             self._memo["info"] = ContextInfo(name=self.name, path=self.path, **found)
         info: ContextInfo = self._memo["info"]
         return replace(info, sha256=self.sha256)
@@ -208,10 +266,14 @@ def check_name(name: str) -> None:
         )
 
 
-def collect(context: Any = None, contexts: Mapping[str, Any] | None = None) -> tuple[Context, ...]:
+def collect(
+    context: Any = None, contexts: Mapping[str, Any] | None = None, *, live: bool = False
+) -> tuple[Context, ...]:
     """Return the contexts that a user passed: one, named ``context``, and any number by name.
 
-    A `pathlib.Path`, or a list of them, stands for what it holds; None for no context.
+    A `pathlib.Path`, or a list of them, stands for what it holds, and so does a `rlm_kernel.files.Loaded`;
+    None for no context. Images of documents become a context of their own, NAME_images. With ``live`` any other
+    object is one as well, see `Context.live`.
 
     Raises:
         ContextError: anything about them that can't be used.
@@ -226,18 +288,44 @@ def collect(context: Any = None, contexts: Mapping[str, Any] | None = None) -> t
         named += contexts.items()
     if len(named) > 1 and [name for name, _ in named].count("context") > 1:
         raise ContextError("two contexts are called 'context'", hint="give the one in contexts= another name")
-    return tuple(_collected(name, value) for name, value in named)
+    return _all(named, Context.live if live else Context.of)
 
 
-def _collected(name: str, value: Any) -> Context:
+def reads_files(context: Any = None, contexts: Mapping[str, Any] | None = None) -> bool:
+    """Tell whether `collect` would read files for these, which may take its time."""
+    values = [context, *(contexts.values() if isinstance(contexts, Mapping) else ())]
+    return any(
+        isinstance(each, Path) or (isinstance(each, (list, tuple)) and each and isinstance(each[0], Path))
+        for each in values
+    )
+
+
+def _all(named: Sequence[tuple[str, Any]], make: Callable[..., Context]) -> tuple[Context, ...]:
+    collected = [_collected(name, value, make) for name, value in named]
+    taken = {name for name, _ in named}
+    return (*collected, *(images for each in collected for images in _images(each, taken, make)))
+
+
+def _collected(name: str, value: Any, make: Callable[..., Context]) -> Context:
     check_name(name)
+    path = None
     if isinstance(value, Path):
-        loaded = read_path(value)
-        return Context.of(name, loaded.value, path=str(value), notes=loaded.notes)
-    if isinstance(value, (list, tuple)) and value and all(isinstance(each, Path) for each in value):
-        loaded = read_paths(value)
-        return Context.of(name, loaded.value, path=listed([str(each) for each in value]), notes=loaded.notes)
-    return Context.of(name, value)
+        value, path = read_path(value), str(value)
+    elif isinstance(value, (list, tuple)) and value and all(isinstance(each, Path) for each in value):
+        value, path = read_paths(value), listed([str(each) for each in value])
+    if isinstance(value, Loaded):
+        return make(name, value.value, path=path or value.path, notes=value.notes, reading=value.reading)
+    return make(name, value)
+
+
+def _images(context: Context, taken: set[str], make: Callable[..., Context]) -> Iterator[Context]:
+    """Yield the images that stood in a context's documents, as a context under a name of its own."""
+    if context.reading.images:
+        name = f"{context.name}_images"
+        while name in taken:
+            name += "_"
+        taken.add(name)
+        yield make(name, dict(context.reading.images), path=context.path)
 
 
 # --- texts inside a value -------------------------------------------------------------------------------
@@ -272,6 +360,15 @@ def _spooled_texts(format_: str, file: Path) -> Iterator[tuple[str, str]]:
             for step, each in found if format_ == "dict" else enumerate(found, count):
                 yield from _texts(each, f"[{_step(step)}]", _TEXT_DEPTH - 1)
             count += len(found)
+
+
+def _check_not_empty(name: str, value: Any, path: str | None) -> None:
+    if _is_empty(value):
+        origin = f" ({path})" if path else ""
+        raise ContextError(
+            f"{name}{origin} is empty: {_short_repr(value)}",
+            hint="give a context with something in it, or ask without one",
+        )
 
 
 def _is_empty(value: Any) -> bool:

@@ -9,23 +9,24 @@ from __future__ import annotations
 import codecs
 import difflib
 import glob
-import importlib
 import os
 import stat
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from .documents.base import Limits, RefusedError
+from .documents.reading import Gathering, Reading, kind_of
 from .errors import ContextError
 from .guest.decode import DecodeError, Decoder, decode_file
-from .guest.formats import PIECE_BYTES, reason
+from .guest.formats import PIECE_BYTES
 from .guest.image import Image, image_mime
 
 __all__ = ["Loaded", "file_pieces", "listed", "read_path", "read_paths", "unreadable"]
 
-_FRAMES = {".parquet": "read_parquet", ".feather": "read_feather", ".arrow": "read_feather"}
 _SKIPPED_FOLDERS = frozenset(("__pycache__", "node_modules"))
 _HEAD = 8192
 _LISTED_CHARS = 300
@@ -33,29 +34,36 @@ _LISTED_CHARS = 300
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What files hold. ``notes`` are sentences on what was skipped or is not as one would expect."""
+    """What files hold. ``notes`` are sentences on what was skipped or is not as one would expect.
+
+    ``path`` says where it was read, ``reading`` what documents brought along. It can be given as a context.
+    """
 
     value: Any
     notes: tuple[str, ...] = ()
+    path: str | None = None
+    reading: Reading = field(default_factory=Reading)
 
 
-def read_path(path: str | os.PathLike[str]) -> Loaded:
+def read_path(path: str | os.PathLike[str], *, limits: Limits | None = None) -> Loaded:
     """Read a file or a folder.
 
     A file with a NUL in its first 8 KiB is bytes; any other is text: UTF-8 (a byte order mark is dropped),
     and bytes that are not become lone surrogates (``surrogateescape``), so that nothing is lost. Images are
-    an `Image`; ``.parquet``, ``.feather`` and ``.arrow`` are DataFrames. Line ends stay as they are.
+    an `Image`. Line ends stay as they are. PDF, Word, HTML and notebooks are their text; ``.parquet``,
+    ``.feather`` and ``.arrow`` are DataFrames; a zip archive is like a folder (`rlm_kernel.documents`).
 
-    A folder is a dict of relative path (with ``/``) -> text, sorted, of all text files below it. Other files,
-    hidden folders, ``__pycache__``, ``node_modules`` and links to folders are skipped, and the notes say so.
+    A folder is a dict of relative path (with ``/``) -> text, sorted, of all texts and documents below it.
+    Other files, hidden folders, ``__pycache__``, ``node_modules`` and links to folders are skipped, and the
+    notes say so; documents that can't be read are refused by name.
 
     Raises:
-        ContextError: missing, unreadable, empty, or of a format whose reader is not installed.
+        ContextError: missing, unreadable, empty, refused, or of a format whose reader is not installed.
     """
-    return _read_all([(Path(path), False)])
+    return _read_all([(Path(path), False)], limits)
 
 
-def read_paths(patterns: Sequence[str | Path]) -> Loaded:
+def read_paths(patterns: Sequence[str | Path], *, limits: Limits | None = None) -> Loaded:
     """Read files, folders, glob patterns (``**`` too) and ``-``, the standard input. A `Path` is no pattern.
 
     One file or folder in all is what `read_path` makes of it; several are a dict of path -> value. A pattern
@@ -76,7 +84,7 @@ def read_paths(patterns: Sequence[str | Path]) -> Loaded:
                 f"no file matches {pattern}", hint=f"patterns are relative to {os.getcwd()}; quote them"
             )
         found += ((each, True) for each in sorted(matches))
-    return _read_all(list(dict.fromkeys(found)))
+    return _read_all(list(dict.fromkeys(found)), limits)
 
 
 def file_pieces(file: Path, piece_bytes: int) -> Iterator[bytes]:
@@ -98,9 +106,9 @@ def unreadable(path: str | Path, error: OSError) -> ContextError:
     )
 
 
-def _read_all(found: Sequence[tuple[Path, bool]]) -> Loaded:
+def _read_all(found: Sequence[tuple[Path, bool]], limits: Limits | None) -> Loaded:
     """Read each (path, whether it may be skipped)."""
-    skips = _Skips()
+    skips = _Skips(limits)
     if len(found) == 1:
         path, _ = found[0]
         if os.path.isdir(path):
@@ -113,24 +121,29 @@ def _read_all(found: Sequence[tuple[Path, bool]]) -> Loaded:
             values.update(_read_many({each: each for each in _walk(path, skips)}, skips))
         elif skippable:
             values.update(_read_many({path: path}, skips))
+        elif (kind := _kind(path)) is not None:
+            values.update(skips.documents.many(path.as_posix(), kind, partial(_bytes, path, skips)))
         else:
             values[path.as_posix()] = _read_one(path, skips)
     return _non_empty(None, values, skips)
 
 
 def _non_empty(path: Path | None, value: Any, skips: _Skips) -> Loaded:
+    reading = skips.documents.reading()
     if not isinstance(value, Image) and len(value) == 0:
         what = "the files given hold no text" if path is None else f"{path} is empty"
         if path is not None and os.path.isdir(path):
             what = f"no text files in {path}"
-        raise ContextError(what, hint=listed(skips.notes()) or "give a path with something in it")
-    return Loaded(value, skips.notes())
+        told = [*([reading.refusals()] if reading.refused else []), *skips.notes()]
+        raise ContextError(what, hint=listed(told) or "give a path with something in it")
+    return Loaded(value, skips.notes(), None if path is None else str(path), reading)
 
 
 class _Skips:
     """Counts what was left out, to say so in a few words."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.documents = Gathering(limits)
         self.folders: set[str] = set()
         self.binaries: list[str] = []
         self.links: list[str] = []
@@ -140,14 +153,14 @@ class _Skips:
         """Return one sentence a kind."""
         found = []
         for names, what in (
-            (self.binaries, "not text, skipped"),
+            (self.binaries + self.documents.binaries, "not text, skipped"),
             (self.links, "links to folders, not followed"),
-            (sorted(self.folders), "folders skipped"),
+            (sorted(self.folders | self.documents.hidden), "folders skipped"),
         ):
             if names:
                 more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
                 found.append(f"{what}: {', '.join(names[:3])}{more}")
-        return (*found, *self.others)
+        return (*found, *self.others, *self.documents.notes)
 
 
 def _walk(folder: Path, skips: _Skips) -> Iterator[Path]:
@@ -173,12 +186,16 @@ def _walk(folder: Path, skips: _Skips) -> Iterator[Path]:
 
 def _read_many(files: Mapping[Path, Path], skips: _Skips) -> dict[str, str]:
     """Read the text files among ``files``, by the name each is to have."""
-    texts = {}
+    texts: dict[str, Any] = {}
     for name, path in sorted(files.items()):
         try:
             with open(path, "rb", buffering=0) as file:
                 head = file.read(_HEAD)
-            if b"\0" in head or image_mime(head):
+            kind = kind_of(path.name, head)
+            if kind is not None:
+                load = partial(_bytes, path, skips)
+                texts.update(skips.documents.many(name.as_posix(), kind, load))
+            elif b"\0" in head or image_mime(head):
                 skips.binaries.append(name.as_posix())
             else:
                 texts[name.as_posix()] = _read_text(path, skips)
@@ -190,19 +207,24 @@ def _read_many(files: Mapping[Path, Path], skips: _Skips) -> dict[str, str]:
 def _read_one(path: Path, skips: _Skips) -> Any:
     if str(path) == "-":
         return _from_bytes(sys.stdin.buffer.read(), "standard input", skips)
-    reader = _FRAMES.get(path.suffix.lower())
     try:
         with open(path, "rb", buffering=0) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # a pipe can be read once only
                 return _from_bytes(file.read(), path.as_posix(), skips)
             head = file.read(_HEAD)
-        if reader is not None:
-            return _read_frame(path, reader)
+        kind = kind_of(path.name, head)
+        if kind is not None:
+            return skips.documents.one(kind, path.suffix.lower(), partial(_bytes, path, skips))
         if image_mime(head):
             return Image(path.read_bytes())
         if b"\0" in head:
             return _from_bytes(decode_file("bytes", path), path.as_posix(), skips)
         return _read_text(path, skips)
+    except RefusedError as error:
+        raise ContextError(
+            f"{path} can't be read: {error}",
+            hint=error.hint or "check the file, or leave it out",
+        ) from error
     except FileNotFoundError as error:
         raise _missing(path) from error
     except OSError as error:
@@ -238,23 +260,24 @@ def _decoded(data: bytes, name: str, skips: _Skips) -> str:
         return data.decode("utf-8", "surrogateescape")
 
 
-def _read_frame(path: Path, reader: str) -> Any:
+def _kind(path: Path) -> str | None:
+    """Return the kind of document at ``path``; None for any other, for a pipe, and for what is missing."""
     try:
-        importlib.import_module("pyarrow")
-        pandas = importlib.import_module("pandas")
-    except ImportError as error:
-        raise ContextError(
-            f"{path} needs pandas and pyarrow: {error}", hint="pip install 'rlm-kernel[data]'"
-        ) from error
-    try:
-        return getattr(pandas, reader)(path)
+        if str(path) == "-" or not path.is_file():
+            return None
+        with open(path, "rb", buffering=0) as file:
+            return kind_of(path.name, file.read(_HEAD))
     except OSError:
-        raise
-    except Exception as error:
-        raise ContextError(
-            f"{path} can't be read as a DataFrame: {reason(error)}",
-            hint="check that the file is whole, or rename it to have it read as bytes",
-        ) from error
+        return None
+
+
+def _bytes(path: Path, skips: _Skips) -> bytes:
+    """Return a whole document, unless it is too large."""
+    try:
+        skips.documents.allowance.check_file(path.stat().st_size)
+        return path.read_bytes()
+    except OSError as error:
+        raise unreadable(path, error) from error
 
 
 def _missing(path: Path) -> ContextError:

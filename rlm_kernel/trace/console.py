@@ -29,6 +29,7 @@ from ..events import (
 )
 from ..usage import Usage
 from .progress import CallsRow, CellView, Progress, RunView, TurnView, one_line
+from .quotes import quote_lines
 
 __all__ = ["ConsoleReader"]
 
@@ -111,6 +112,7 @@ class ConsoleReader:
             yield f"question: {one_line(root.query)}"
             yield f"models: {root.about}"
             yield from root.contexts
+            yield from [root.estimate] if root.estimate else ()
         elif isinstance(event, KernelStarted):
             yield root.kernel
         elif isinstance(event, CallFinished):
@@ -164,6 +166,8 @@ class ConsoleReader:
             tree = Tree(_line(one_line(root.query), "bold"), guide_style="dim")
             tree.add(_line(f"{now - root.began:.1f} s: {spent}"))
             tree.add(_line(f"{root.about}; {root.kernel or 'kernel is starting'}", "dim"))
+            if root.estimate:
+                tree.add(_line(root.estimate, "dim"))
             if len(root.turns) > _LIVE_TURNS:
                 tree.add(_line(f"{len(root.turns) - _LIVE_TURNS:,} earlier turns", "dim"))
             for turn in root.turns[-_LIVE_TURNS:]:
@@ -180,19 +184,27 @@ class ConsoleReader:
             live.stop()
             for part in self._transcript():
                 self._console.print(part)
-        finished = self._progress.finished
+        finished, root = self._progress.finished, self._progress.root
         if finished is None:
             return
         if self._plain:
             self._say(_title(finished))
             for line in self._progress.answer.split("\n") if finished.text else ():
                 self._say(line)
+            for _, line in quote_lines(finished.evidence):
+                self._say(line)
             self._say(_last_line(finished, self._progress.depth))
+            if root is not None and root.estimate:
+                self._say(root.estimate)
         else:
             style = "green" if finished.status == "answered" else "yellow"
             self._console.print(Text(_title(finished), style=f"bold {style}"))
             self._console.print(Text(self._progress.answer), soft_wrap=True)
+            for verified, line in quote_lines(finished.evidence):
+                self._console.print(Text(line, style="green" if verified else "bold red"), soft_wrap=True)
             self._console.print(Text(_last_line(finished, self._progress.depth), style=style))
+            if root is not None and root.estimate:
+                self._console.print(Text(root.estimate, style="dim"))
 
     def _transcript(self) -> Iterator[RenderableType]:
         root = self._progress.root
@@ -200,7 +212,7 @@ class ConsoleReader:
             return
         yield Text(root.query, style="bold")
         yield Text(
-            "\n".join([root.about, *root.contexts, *([root.kernel] if root.kernel else [])]), style="dim"
+            "\n".join([root.about, *root.contexts, *filter(None, [root.estimate, root.kernel])]), style="dim"
         )
         for turn in root.turns:
             yield Text(f"\nTurn {turn.number}: {_wrote(turn)}", style="red" if turn.error else "cyan")

@@ -43,6 +43,7 @@ from ..events import (
     CallStarted,
     CellOutput,
     CellStarted,
+    Compacted,
     Event,
     MessageAdded,
     RunFinished,
@@ -129,6 +130,10 @@ class JsonlWriter:
         if isinstance(event, MessageAdded):
             conversation = self._conversations.setdefault(event.run, hashlib.sha256())
             conversation.update(_canonical(event.message))
+        elif isinstance(event, Compacted):
+            conversation = self._conversations[event.run] = hashlib.sha256()
+            for message in event.messages:
+                conversation.update(_canonical(message))
         elif isinstance(event, RunFinished):
             self._conversations.pop(event.run, None)
         elif isinstance(event, CallStarted) and (event.messages or event.kind == "root"):

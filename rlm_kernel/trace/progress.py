@@ -115,6 +115,7 @@ class RunView:
     about: str
     began: float
     contexts: list[str]
+    estimate: str = ""
     kernel: str = ""
     turns: list[TurnView] = field(default_factory=list)
     row: CallsRow | None = None
@@ -141,7 +142,7 @@ class Progress:
         self._cells: dict[str, CellView] = {}
         self._rows: dict[str, CallsRow] = {}
         self._turns: dict[str, TurnView] = {}
-        self._parents: set[str] = set()
+        self._no_requests: set[str] = set()
         self._handlers: dict[type[Event], Callable[[RunView, Any], None]] = {
             KernelStarted: self._kernel_started,
             KernelLost: self._kernel_lost,
@@ -183,10 +184,11 @@ class Progress:
             contexts=[
                 one_line(f"{each.name}: {each.type}, {each.size:,} {each.unit}") for each in event.contexts
             ],
+            estimate="" if event.estimate is None else one_line(f"estimate: {event.estimate}"),
         )
         self._runs[event.run] = run
         if event.parent_call is not None:
-            self._parents.add(event.parent_call)
+            self._no_requests.add(event.parent_call)
             run.row = self._rows.get(event.parent_call)
             if run.row is not None:
                 run.row.children[run.id] = run
@@ -223,24 +225,26 @@ class Progress:
             run.turns.append(turn)
             self._turns[event.call] = turn
             return
+        if event.kind == "tool":
+            self._no_requests.add(event.call)
         cell = self._cells.get(event.cell or "")
         if cell is None:
             return
-        key = event.batch or event.kind
+        key = event.batch or event.tool or event.kind
         row = cell.rows.get(key)
         if row is None:
             if len(cell.rows) >= _ROWS:
                 cell.rows.pop(next(iter(cell.rows)))
                 cell.more_rows += 1
-            label = f"{event.kind}_batched" if event.batch else event.kind
+            label = f"{event.kind}_batched" if event.batch else event.tool or event.kind
             row = cell.rows[key] = CallsRow(label, began=event.time)
         row.started += 1
         self._rows[event.call] = row
 
     def _call_finished(self, _: RunView, event: CallFinished) -> None:
         self.usage += event.usage
-        if event.call in self._parents:
-            self._parents.discard(event.call)
+        if event.call in self._no_requests:
+            self._no_requests.discard(event.call)
         else:
             self.calls += 1
         error = one_line(event.error) if event.error is not None else ""

@@ -61,7 +61,7 @@ def test_a_batch_of_ten_thousand_is_a_few_lines():
     progress = Progress()
     for event in events:
         progress.take(event)
-    assert not any((progress._runs, progress._cells, progress._rows, progress._turns, progress._parents))
+    assert not any((progress._runs, progress._cells, progress._rows, progress._turns, progress._no_requests))
 
 
 def test_verbose_lines_show_whole_cells_and_children():
