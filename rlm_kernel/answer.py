@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from .estimate import Estimate
 from .events import RunStatus
+from .evidence import Quote
+from .guest.plain import to_json
 from .ledger import TreeUsage
 from .messages import Message
 from .outputs import Output
@@ -33,7 +37,9 @@ class Answer:
     ``cancelled``, whose ``text`` is the best there was and no answer; ``failed``. ``reason`` says why in a
     sentence. ``value`` is the Python value behind the text, as far as JSON carries it. ``usage`` and
     ``total_calls`` are the whole tree's, sub-calls and children included. ``trace`` is the path of the
-    trajectory, if one was written.
+    trajectory, if one was written. ``direct`` tells that one plain call took the place of a run;
+    ``estimate`` is what such a call was estimated to take, of a root run. ``evidence`` are the quotes that
+    came with the answer, if they were asked for, each checked against the contexts.
     """
 
     status: RunStatus
@@ -47,6 +53,9 @@ class Answer:
     repl_history: Sequence[CellRecord] = field(default=(), repr=False)
     messages: Sequence[Message] = field(default=(), repr=False)
     trace: str | None = None
+    direct: bool = False
+    estimate: Estimate | None = None
+    evidence: tuple[Quote, ...] = ()
 
     def __str__(self) -> str:
         return self.text
@@ -60,7 +69,7 @@ class Answer:
         return {
             "status": self.status,
             "answer": self.text,
-            "value": self.value,
+            "value": _json_value(self.value),
             "reason": self.reason,
             "iterations": self.iterations,
             "calls": self.total_calls,
@@ -73,4 +82,15 @@ class Answer:
                 "cost_usd": None if usage.cost_usd is None else float(usage.cost_usd),
             },
             "trace": self.trace,
+            "direct": self.direct,
+            "estimate": None if self.estimate is None else self.estimate.to_json(),
+            "evidence": [quote.to_json() for quote in self.evidence],
         }
+
+
+def _json_value(value: Any) -> Any:
+    """Return a value as JSON: one that a caller's type has made is none."""
+    try:
+        return json.loads(to_json(value))
+    except (TypeError, ValueError, RecursionError):
+        return None

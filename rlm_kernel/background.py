@@ -16,7 +16,9 @@ from concurrent.futures import CancelledError
 from contextlib import suppress
 from typing import Any, TypeVar
 
-__all__ = ["run"]
+from .repl import mainthread
+
+__all__ = ["is_here", "loop", "run", "there"]
 
 T = TypeVar("T")
 
@@ -25,6 +27,11 @@ CLEAN_UP_SECONDS = 15.0
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
 _owner = 0
+
+
+def loop() -> asyncio.AbstractEventLoop:
+    """Return the shared loop."""
+    return _shared_loop()
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -46,9 +53,14 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
             ended.set()
 
     future = asyncio.run_coroutine_threadsafe(watched(), loop)
+    if mainthread.here():
+        future.add_done_callback(lambda _: mainthread.wake())
     while not future.done():
         try:
             # A wait without an end can't be interrupted on every platform.
+            if mainthread.here():
+                mainthread.do_one(1.0)
+                continue
             with suppress(TimeoutError):
                 return future.result(timeout=1.0)
         except KeyboardInterrupt:
@@ -58,6 +70,45 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
             ended.wait(CLEAN_UP_SECONDS)
             raise
     return future.result()
+
+
+def is_here() -> bool:
+    """Tell whether this is the shared loop's thread."""
+    try:
+        return asyncio.get_running_loop() is _loop
+    except RuntimeError:
+        return False
+
+
+async def there(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run ``coroutine`` on the shared loop, from any other; to be cancelled takes until it has cleaned up."""
+    mainthread.note_loop()
+    ended = asyncio.Event()
+    here = asyncio.get_running_loop()
+    tasks: list[asyncio.Task[Any]] = []
+
+    async def watched() -> T:
+        current = asyncio.current_task()
+        assert current is not None
+        tasks.append(current)
+        try:
+            return await coroutine
+        finally:
+            with suppress(RuntimeError):  # nobody waits any more
+                here.call_soon_threadsafe(ended.set)
+
+    loop = _shared_loop()
+    future = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(watched(), loop))
+    # Whoever is cancelled here does not ask what became of it.
+    future.add_done_callback(lambda done: done.cancelled() or done.exception())
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        if not future.done():
+            loop.call_soon_threadsafe(lambda: [task.cancel() for task in tasks])
+            with suppress(TimeoutError):
+                await asyncio.wait_for(ended.wait(), CLEAN_UP_SECONDS)
+        raise
 
 
 def _shared_loop() -> asyncio.AbstractEventLoop:

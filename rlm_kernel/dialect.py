@@ -8,15 +8,17 @@ it is code when it is the only fence of the reply; with another tag (``json``, `
 Fences may be indented or stand in a list item; code is moved left by as much. They close as in CommonMark: by
 the same character, at least as often. One that never closes runs to the end of the reply. Two things go
 beyond CommonMark: a fence on one line is read, and a closing fence inside a triple-quoted string of the code
-closes nothing, if that string ends before a later one. Thoughts (``<think>`` at the start) are passed over.
+closes nothing, if that string ends before a later one. A reply without a fence tagged as code that begins
+with a program is code up to its first fence (`rlm_kernel.barecode`). Thoughts (``<think>`` at the start) are
+passed over.
 
 **An answer** as text is a line that starts with ``FINAL(`` or ``FINAL_VAR(``, outside every fence, quotation
 and code span. The first one counts. ``FINAL(`` goes to its matching parenthesis, over lines and fences if
 need be, or else to the next fence or the end; quotes around all of it are taken off. ``FINAL_VAR`` takes one
 name, bare or quoted. In a comment or a string of code, both are just code.
 
-**Invented output** is a line like ``REPL output:``, or a fence tagged ``output``, after code: nothing from
-there on is read.
+**Invented output** is a line like ``REPL output:`` or ``User:``, or a fence tagged ``output``, after code:
+nothing from there on is read.
 
 What becomes of an answer is decided by the engine:
 
@@ -41,12 +43,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from .barecode import bare_code
+
 __all__ = ["Block", "ParsedReply", "TextFinal", "parse"]
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
     """Code to execute. ``reply[start:end]`` is the whole fence; ``closed`` is false if the reply ended first.
+
+    Where no fence was opened, ``start`` is where the reply begins.
 
     ``tag`` is in lower case, empty for an untagged fence.
     """
@@ -91,6 +97,12 @@ def parse(reply: str) -> ParsedReply:
     blocks = [fence for fence in fences if fence.tag in _CODE_TAGS]
     if len(fences) == 1 and not fences[0].tag:
         blocks = fences
+    if not any(fence.tag in _CODE_TAGS for fence in fences) and (bare := bare_code(reply, begin)):
+        code, stop, closed = bare
+        imitation = _IMITATION_LINE.search(reply, stop)
+        invented_at = imitation.start() if imitation else None
+        block = Block(code, "", begin, stop, closed=closed)
+        return ParsedReply((block,), None, invented_at, reply[begin:].strip())
     if final is not None and final.start >= end:
         final = None
     return ParsedReply(tuple(blocks), final, invented_at, _prose(reply[:end], begin, blocks))
@@ -108,12 +120,16 @@ _OPENING = re.compile(
 _CLOSING = re.compile(r"[ \t]*(`{3,}|~{3,})[ \t]*")
 _TAG = re.compile(r"[ \t]*\{?\.?([\w+#-]*)")
 _FINAL = re.compile(r"[ \t]*(?:\*{1,3}|_{1,3})?(?P<word>FINAL(?:_VAR)?)[ \t]*\(")
-_VARIABLE = re.compile(r"""\s*(["']?)([^\W\d]\w*)\1\s*\)""")
+# Quotes beside the name are read by `rlm_kernel.citing`.
+_VARIABLE = re.compile(
+    r"""\s*(["']?)([^\W\d]\w*)\1\s*(?:,\s*quotes\s*=\s*(?:(?s:\[.{0,8000}?\])|\w+)\s*)?\)"""
+)
 _IMITATION = re.compile(
     r"[ \t]*(?:[*_#]{1,3}[ \t]*)?"
-    r"(?:(?:REPL output|Output|stdout)(?:[ \t]*\(block \d+\))?[*_]{0,3}:|Out ?\[\d+\]:)",
+    r"(?:(?:REPL output|Output|stdout)(?:[ \t]*\(block \d+\))?[*_]{0,3}:|Out ?\[\d+\]:|User:[ \t]*$)",
     re.IGNORECASE,
 )
+_IMITATION_LINE = re.compile(rf"^(?:{_IMITATION.pattern})", re.MULTILINE | re.IGNORECASE)
 _THOUGHT = re.compile(r"\s*<think>.*?(?:</think>|\Z)", re.DOTALL)
 
 

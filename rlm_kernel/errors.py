@@ -9,7 +9,8 @@
     ├── ModelError               a model endpoint did not give a usable reply
     │   ├── AuthError            the endpoint refused the key
     │   ├── ModelNotFoundError   the endpoint does not know the model
-    │   ├── RequestRefusedError  the endpoint refused this request (too long, bad option, content)
+    │   ├── RequestRefusedError  the endpoint refused this request (bad option, content, too large)
+    │   │   └── ContextLengthError   the messages have more tokens than the model takes
     │   ├── RateLimitError       still limited after every retry
     │   ├── EndpointError        5xx after every retry
     │   ├── UnreachableError     no connection, or it broke, after every retry
@@ -19,6 +20,8 @@
     │   └── KernelStartError     it never became ready
     ├── WireError                an envelope from a kernel that breaks the protocol
     ├── CallError                one call made from a cell failed; carries what the cell may know
+    ├── OutputError              the answer does not satisfy what `output=` asks for, after a repair round
+    ├── NoAnswerError            a notebook's question was left without an answer; carries what there is
     └── BudgetExceededError      a cap of the ledger was reached before a request
 
 The message says what happened, with which values; ``hint`` says what to do next. ``str(error)`` is
@@ -27,12 +30,15 @@ the message alone, so that a log line stays one line.
 
 from __future__ import annotations
 
+from typing import Any
+
 __all__ = [
     "AuthError",
     "BudgetExceededError",
     "CallError",
     "ConfigError",
     "ContextError",
+    "ContextLengthError",
     "EndpointError",
     "InputError",
     "KernelError",
@@ -41,6 +47,8 @@ __all__ = [
     "ModelError",
     "ModelNotFoundError",
     "ModelTimeoutError",
+    "NoAnswerError",
+    "OutputError",
     "RLMError",
     "RateLimitError",
     "RequestRefusedError",
@@ -103,6 +111,10 @@ class RequestRefusedError(ModelError):
     """400, 413, 422 and their like: repeating the same request can't help."""
 
 
+class ContextLengthError(RequestRefusedError):
+    """400 for messages that have more tokens than the model takes."""
+
+
 class RateLimitError(ModelError):
     """429 after every retry."""
 
@@ -138,13 +150,25 @@ class WireError(RLMError):
 class CallError(RLMError):
     """A call made from a cell failed.
 
-    ``kind`` is the word the cell sees (``budget``, ``model``, ``depth``, ``cancelled``, ``bad_request``,
-    ``internal``): it is all that model-written code learns, so it must not hold anything secret.
+    ``kind`` is the word the cell sees (``budget``, ``model``, ``schema``, ``tool``, ``depth``, ``cancelled``,
+    ``bad_request``, ``internal``): it is all that model-written code learns, so it must not hold anything secret.
     """
 
     def __init__(self, message: str, *, kind: str, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.kind = kind
+
+
+class OutputError(RLMError):
+    """The answer does not satisfy what was asked of it, also after it was sent back once."""
+
+
+class NoAnswerError(RLMError):
+    """A question asked by magic ended without an answer; ``answer`` is the `Answer` that says how."""
+
+    def __init__(self, message: str, *, hint: str = "", answer: Any = None) -> None:
+        super().__init__(message, hint=hint)
+        self.answer = answer
 
 
 class BudgetExceededError(RLMError):

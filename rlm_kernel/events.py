@@ -19,16 +19,21 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Literal, Protocol
 
+from . import evidence
+from .estimate import Estimate
+from .evidence import Quote
 from .messages import Message
 from .outputs import Output
 from .usage import Usage
 
 __all__ = [
+    "TYPES",
     "VERSION",
     "CallDelta",
     "CallFinished",
@@ -38,6 +43,7 @@ __all__ = [
     "CellOutput",
     "CellStarted",
     "CellStatus",
+    "Compacted",
     "ContextInfo",
     "Emitter",
     "Event",
@@ -55,7 +61,7 @@ __all__ = [
 
 VERSION = 1
 
-CallKind = Literal["root", "llm_query", "rlm_query"]
+CallKind = Literal["root", "llm_query", "rlm_query", "tool"]
 CellStatus = Literal["ok", "error", "interrupted", "timed_out", "died", "cancelled"]
 RunStatus = Literal["answered", "exhausted", "over_budget", "timed_out", "cancelled", "failed"]
 
@@ -97,12 +103,15 @@ class _Event:
 class RunStarted(_Event):
     """A run, or a child run, begins.
 
-    ``sources`` are the contexts themselves, for readers in this process; JSON leaves them out.
+    ``sources`` are the contexts themselves, for readers in this process; JSON leaves them out. A root run
+    has an ``estimate`` of what one plain call would take; ``direct`` tells that this is tried. Runs that
+    are questions of one session share ``session``.
     """
 
     type: Literal["run_started"] = "run_started"
     parent_run: str | None = None
     parent_call: str | None = None
+    session: str | None = None
     depth: int = 0
     query: str
     contexts: tuple[ContextInfo, ...] = ()
@@ -111,6 +120,8 @@ class RunStarted(_Event):
     repl: str
     limits: Mapping[str, float | None] = field(default_factory=dict)
     package: str = ""
+    estimate: Estimate | None = None
+    direct: bool = False
     sources: tuple[Source, ...] = field(default=(), repr=False, compare=False)
 
 
@@ -137,7 +148,7 @@ class KernelLost(_Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MessageAdded(_Event):
-    """The root conversation of ``run`` grew by one message; it is append-only."""
+    """The root conversation of ``run`` grew by one message; only `Compacted` takes any out."""
 
     type: Literal["message_added"] = "message_added"
     turn: int
@@ -146,11 +157,12 @@ class MessageAdded(_Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallStarted(_Event):
-    """A model request, or a child run, begins.
+    """A model request, a child run, or one of the user's functions, begins.
 
     ``cell`` is the cell that asked, or None for the root's own turn. Calls of one batch share ``batch`` and
-    are numbered by ``index``. ``messages`` are the request's own; a root turn's are the run's `MessageAdded`,
-    so there it is empty.
+    are numbered by ``index``. ``messages`` are the request's own; a root turn's are the run's `MessageAdded`
+    since its last `Compacted`, so there it is empty. ``tool`` is the name of the user's function, called with
+    what the one message says; there ``model`` is empty.
     """
 
     type: Literal["call_started"] = "call_started"
@@ -163,6 +175,7 @@ class CallStarted(_Event):
     batch: str | None = None
     index: int = 0
     messages: tuple[Message, ...] = ()
+    tool: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,7 +207,10 @@ class CallFinished(_Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellStarted(_Event):
-    """A code block of the root's reply starts to execute; ``block`` numbers those of one reply from 1."""
+    """A code block of the root's reply starts to execute; ``block`` numbers those of one reply from 1.
+
+    0 is a cell that the user has executed.
+    """
 
     type: Literal["cell_started"] = "cell_started"
     cell: str
@@ -225,6 +241,20 @@ class CellFinished(_Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Compacted(_Event):
+    """The root conversation of ``run`` goes on from ``messages``: a summary took the place of older turns.
+
+    It had about ``tokens``; all of it is in the REPL as the variable ``variable``.
+    """
+
+    type: Literal["compacted"] = "compacted"
+    turn: int
+    messages: tuple[Message, ...]
+    tokens: int
+    variable: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Notice(_Event):
     """Something a person watching should know: a retry, a refused answer, an unknown price."""
 
@@ -234,7 +264,10 @@ class Notice(_Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFinished(_Event):
-    """A run ended. ``usage`` and ``calls`` are its whole tree's; ``value`` is the answer as JSON, or None."""
+    """A run ended. ``usage`` and ``calls`` are its whole tree's; ``value`` is the answer as JSON, or None.
+
+    ``evidence`` are the quotes that came with the answer, checked.
+    """
 
     type: Literal["run_finished"] = "run_finished"
     status: RunStatus
@@ -245,6 +278,7 @@ class RunFinished(_Event):
     calls: int = 0
     usage: Usage = Usage()
     seconds: float = 0.0
+    evidence: tuple[Quote, ...] = ()
 
 
 Event = (
@@ -258,6 +292,7 @@ Event = (
     | CellStarted
     | CellOutput
     | CellFinished
+    | Compacted
     | Notice
     | RunFinished
 )
@@ -275,6 +310,7 @@ _TYPES: dict[str, type[Any]] = {
         CellStarted,
         CellOutput,
         CellFinished,
+        Compacted,
         Notice,
         RunFinished,
     )
@@ -282,12 +318,12 @@ _TYPES: dict[str, type[Any]] = {
 # What is not a plain JSON value in an event, by the name of its field.
 _DECODERS: dict[str, Callable[[Any], Any]] = {
     "contexts": lambda value: tuple(ContextInfo(**each) for each in value),
+    "estimate": lambda value: value and Estimate(**{**value, "cost_usd": _decimal(value["cost_usd"])}),
+    "evidence": lambda value: tuple(map(evidence.from_json, value)),
     "messages": tuple,
     "output": lambda value: Output(**value),
     "outputs": lambda value: tuple(Output(**each) for each in value),
-    "usage": lambda value: Usage(
-        **{**value, "cost_usd": None if value["cost_usd"] is None else Decimal(value["cost_usd"])}
-    ),
+    "usage": lambda value: Usage(**{**value, "cost_usd": _decimal(value["cost_usd"])}),
 }
 
 
@@ -320,6 +356,10 @@ def from_json(data: Mapping[str, Any]) -> Event:
     return event
 
 
+def _decimal(value: str | None) -> Decimal | None:
+    return None if value is None else Decimal(value)
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, Decimal):
         return str(value)
@@ -328,6 +368,10 @@ def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
         return {each.name: _plain(getattr(value, each.name)) for each in dataclasses.fields(value)}
     return value
+
+
+TYPES = tuple(_TYPES)
+"""The types of events."""
 
 
 class Emitter:
@@ -340,15 +384,34 @@ class Emitter:
     def __init__(self, readers: Iterable[Callable[[Event], None]] = ()) -> None:
         self._readers = list(readers)
         self._seq = 0
+        self._waiting: deque[Event] = deque()
+
+    def add(self, reader: Callable[[Event], Any]) -> None:
+        """Give ``reader`` all further events, after those that are there."""
+        self._readers.append(reader)
+
+    def remove(self, reader: Callable[[Event], Any]) -> None:
+        """Give ``reader`` no more events, if it got any."""
+        if reader in self._readers:
+            self._readers.remove(reader)
 
     def emit(self, event: Event) -> None:
-        """Stamp ``event`` and hand it on."""
-        event = dataclasses.replace(event, seq=self._seq, time=time.time())
+        """Stamp ``event`` and hand it on; where a reader emits it, once all have the event before."""
+        self._waiting.append(event)
+        if len(self._waiting) > 1:
+            return
+        while self._waiting:
+            try:
+                self._hand_on(dataclasses.replace(self._waiting[0], seq=self._seq, time=time.time()))
+            finally:
+                self._waiting.popleft()
+
+    def _hand_on(self, event: Event) -> None:
         self._seq += 1
         for reader in tuple(self._readers):
             try:
                 reader(event)
             except Exception as error:  # noqa: BLE001  an edge: readers are the user's code
-                self._readers.remove(reader)
+                self.remove(reader)
                 name = getattr(reader, "__qualname__", type(reader).__name__)
                 self.emit(Notice(run=event.run, text=f"reader {name} failed and was dropped: {error!r}"))

@@ -8,7 +8,8 @@ itself; the cap on calls is exact.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 
 from .errors import BudgetExceededError, ConfigError
@@ -22,7 +23,8 @@ class Budget:
     """Caps for a whole tree; None is no cap.
 
     ``usd`` in US dollars, ``tokens`` input and output together, ``calls`` model requests of any kind,
-    ``seconds`` of wall time, ``errors`` consecutive turns of one run in which a cell failed.
+    ``seconds`` of wall time, ``errors`` consecutive turns of one run in which a cell failed, ``tool_calls``
+    calls of the user's own functions.
 
     Raises:
         ConfigError: a cap that is not above zero.
@@ -33,6 +35,7 @@ class Budget:
     calls: int | None = None
     seconds: float | None = None
     errors: int | None = None
+    tool_calls: int | None = None
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -58,8 +61,11 @@ class Ledger:
     def __init__(self, budget: Budget | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.budget = budget or Budget()
         self.calls = 0
+        self.tool_calls = 0
         self._clock = clock
         self._started = clock()
+        self._stopped = 0.0
+        self._waits = 0
         self._total = Usage()
         self._by_model: dict[str, Usage] = {}
         self._by_depth: dict[int, Usage] = {}
@@ -86,8 +92,21 @@ class Ledger:
 
     @property
     def seconds(self) -> float:
-        """Wall time since the tree began."""
-        return self._clock() - self._started
+        """Wall time since the tree began, without that in `stopped`."""
+        return (self._stopped if self._waits else self._clock()) - self._started
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Let no time pass: a person is waited for. Several may be open at once."""
+        if not self._waits:
+            self._stopped = self._clock()
+        self._waits += 1
+        try:
+            yield
+        finally:
+            self._waits -= 1
+            if not self._waits:
+                self._started += self._clock() - self._stopped
 
     @property
     def seconds_left(self) -> float | None:
@@ -128,6 +147,18 @@ class Ledger:
         self.check()
         self.calls += 1
 
+    def admit_tool(self) -> None:
+        """Count a call of the user's function that is about to be made; it is no model request.
+
+        Raises:
+            BudgetExceededError: a cap is reached, its own or another one; nothing was counted.
+        """
+        self.check()
+        cap = self.budget.tool_calls
+        if cap is not None and self.tool_calls >= cap:
+            raise BudgetExceededError("tool_calls", cap, self.tool_calls)
+        self.tool_calls += 1
+
     def record(self, model: str, depth: int, usage: Usage) -> None:
         """Add what an admitted request has used."""
         if usage.cost_usd is None and not self._unpriced:
@@ -142,9 +173,12 @@ class Ledger:
         usd = None
         if budget.usd is not None and spent.cost_usd is not None:
             usd = round(max(0.0, budget.usd - float(spent.cost_usd)), 6)
-        return {
+        left = {
             "usd": usd,
             "tokens": None if budget.tokens is None else max(0, budget.tokens - spent.total_tokens),
             "calls": None if budget.calls is None else max(0, budget.calls - self.calls),
             "seconds": None if self.seconds_left is None else round(self.seconds_left, 1),
         }
+        if budget.tool_calls is not None:
+            left["tool_calls"] = max(0, budget.tool_calls - self.tool_calls)
+        return left

@@ -16,11 +16,16 @@ from .events import ContextInfo
 __all__ = [
     "CUT_REPLY",
     "INVENTED_OUTPUT",
-    "NO_CODE",
+    "NO_QUOTES",
     "REFUSED_FINAL",
     "REFUSED_UNSEEN",
     "PromptSpec",
+    "faulty_answer",
+    "faulty_reply",
     "first_message",
+    "json_request",
+    "no_code",
+    "own_system_prompt",
     "status_line",
     "sub_prompt",
     "system_prompt",
@@ -37,7 +42,8 @@ class PromptSpec:
     0 for the root. ``output_chars`` is what each stream of a cell may show; ``sub_call_chars`` how long a
     prompt of a sub-call should be at most. ``models`` are names that calls may ask for. ``tools`` are pairs
     of signature and description. ``budget`` holds the caps of the whole tree, named as in
-    `rlm_kernel.ledger`.
+    `rlm_kernel.ledger`. ``output`` is the JSON schema of the answer as text, or empty. ``cite`` is
+    whether the answer is to come with quotes.
     """
 
     context_names: tuple[str, ...] = ("context",)
@@ -51,22 +57,30 @@ class PromptSpec:
     models: tuple[str, ...] = ()
     tools: tuple[tuple[str, str], ...] = ()
     budget: Mapping[str, float | None] = field(default_factory=dict)
+    output: str = ""
+    cite: bool = False
 
 
 def system_prompt(spec: PromptSpec) -> str:
     """Return the system prompt of a run."""
-    sections = (_role(spec), _code(spec), _names(spec), _finishing(spec), _WORK, _EXAMPLES)
-    return "\n\n".join(sections)
+    asked = (_finishing(spec), _output(spec), _cite(spec))
+    examples = _EXAMPLES.replace(*_CITED_EXAMPLE) if asked[-1] else _EXAMPLES
+    return _joined([_role(spec), _code(spec), _names(spec), *asked, _WORK, examples])
 
 
-def first_message(query: str, contexts: Sequence[ContextInfo], status: str) -> str:
-    """Return the first user message: the contexts' descriptions, the question, and ``status``.
+def own_system_prompt(text: str, spec: PromptSpec) -> str:
+    """Return a caller's own system prompt, with what its tools and its answer need to be known."""
+    return _joined([text, "\n".join(_tools(spec)), _output(spec), _cite(spec)])
+
+
+def first_message(query: str, contexts: Sequence[ContextInfo], status: str, note: str = "") -> str:
+    """Return the first user message: the contexts' descriptions, ``note``, the question, and ``status``.
 
     The question stands behind ``Question: `` at the start of a line, the last such line there, and may have
     several lines.
     """
     described = "\n\n".join(info.description for info in contexts)
-    return _joined([described, f"Question: {query.strip()}", status])
+    return _joined([described, note, f"Question: {query.strip()}", status])
 
 
 def status_line(turn: int, max_iterations: int, left: Mapping[str, float | None]) -> str:
@@ -89,10 +103,33 @@ def wrap_up_message() -> str:
     )
 
 
-NO_CODE = (
-    "Note: nothing was run, your reply had no code. Write code in a block that opens with ```repl, or finish "
-    "with a line FINAL(your answer)."
-)
+def json_request(schema: str) -> str:
+    """Return the end of a sub-call's prompt that asks for JSON."""
+    return f"Reply with JSON only, no other words, that satisfies this JSON schema:\n{schema}"
+
+
+def faulty_reply(faults: Sequence[str]) -> str:
+    """Return what a sub-model is told of a reply that does not satisfy its schema."""
+    return f"This does not satisfy the JSON schema:\n{_list(faults)}\nReply again, with correct JSON only."
+
+
+def faulty_answer(faults: Sequence[str]) -> str:
+    """Return the note that an answer does not satisfy its schema."""
+    return (
+        f"Note: your answer was not taken, it does not satisfy the JSON schema:\n{_list(faults)}\nCorrect it "
+        "and give it again."
+    )
+
+
+def no_code(names: Sequence[str] = ()) -> str:
+    """Return what a reply without code is told, with a block to start from, which small models copy."""
+    look = f"print(str({names[0]})[:500])" if names else "SHOW_VARS()"
+    return (
+        "Note: nothing was run, your reply had no code. Write code in a block such as this one, or finish "
+        f"with a line FINAL(your answer).\n```repl\n{look}\n```"
+    )
+
+
 REFUSED_FINAL = (
     "Note: FINAL(...) was not taken, because it stood beside code whose output you had not seen. Now that "
     "you see it, answer, or go on."
@@ -100,6 +137,10 @@ REFUSED_FINAL = (
 REFUSED_UNSEEN = (
     "Note: your answer was not taken, because you gave it before you had seen anything of the context or of "
     "what your code puts out. Look first, then answer."
+)
+NO_QUOTES = (
+    "Note: your answer was not taken yet, because it came without quotes. Give the same answer again with "
+    "them: FINAL(value, quotes=[...]), each quote cut out of the context by code."
 )
 CUT_REPLY = (
     "Note: your reply was cut at its length limit; a block that was not closed did not run. Write less at a "
@@ -117,12 +158,17 @@ def undefined_final_var(name: str, known: Sequence[str]) -> str:
     return f"Note: FINAL_VAR({name}) was not taken, there is no variable {name}. Your variables: {names}."
 
 
+def _list(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
 def _joined(paragraphs: Sequence[str]) -> str:
     return "\n\n".join(paragraph for paragraph in paragraphs if paragraph)
 
 
 def _amounts(caps: Mapping[str, float | None]) -> str:
     forms = {"calls": "{:,.0f} calls", "tokens": "{:,.0f} tokens", "usd": "${:,.2f}", "seconds": "{:,.0f} s"}
+    forms["tool_calls"] = "{:,.0f} tool calls"
     amounts = []
     for name, form in forms.items():
         amount = caps.get(name)
@@ -180,9 +226,42 @@ def _names(spec: PromptSpec) -> str:
     lines += [
         "- Each has an awaitable twin with an `a` before its name, such as `allm_query`.",
         "- `SHOW_VARS()` lists your variables, `budget()` tells what is left.",
-        *(f"- `{signature}`: {description}" for signature, description in spec.tools),
+        *_tools(spec),
     ]
     return "\n".join(lines)
+
+
+def _tools(spec: PromptSpec) -> list[str]:
+    if not spec.tools:
+        return []
+    return [
+        _TOOLS,
+        *(f"- `{signature}`: {description}" for signature, description in spec.tools),
+    ]
+
+
+def _output(spec: PromptSpec) -> str:
+    if not spec.output:
+        return ""
+    return (
+        "# The answer\n"
+        "It must be a JSON value that satisfies the JSON schema below. In code, give it as a Python value: "
+        "`FINAL(value)`; without code, write JSON between the parentheses of `FINAL(...)`.\n"
+        f"{spec.output}"
+    )
+
+
+def _cite(spec: PromptSpec) -> str:
+    if not (spec.cite and spec.context_names):
+        return ""
+    return """\
+# Quotes
+The answer must come with quotes: passages of the context that prove it, letter by letter as they stand \
+there, each a sentence or a line or two. Never type a quote, cut it out by code, such as a line you found or \
+`text[a:b]`; every quote is searched for, and one with a changed letter counts as invented. Give them with \
+the answer: `FINAL(value, quotes=[...])`, `FINAL_VAR("name", quotes=[...])`, or `answer["quotes"] = [...]` \
+before `answer["ready"] = True`. In a reply without code, write a line `QUOTES:` below FINAL(...) and each \
+quote on a line of its own that starts with `- `."""
 
 
 def _finishing(spec: PromptSpec) -> str:
@@ -198,9 +277,13 @@ _LLM_QUERY = """\
 # Functions in the REPL
 - `llm_query(prompt) -> str`: ask a sub-model. It sees the prompt and nothing else, so put the text into it; \
 up to LENGTH characters work well. Raises `CallFailed` if it fails. With `schema=<JSON schema>` the reply \
-comes as a parsed JSON value.
+comes as a JSON value that satisfies it.
 - `llm_query_batched(prompts) -> list`: ask many at once, far faster than a loop. Replies in order; where \
 one failed there is a `CallFailed` object (false, with `.kind` and `.message`)."""
+
+_TOOLS = """\
+- Tools run outside the REPL: arguments and results are JSON values, a call that fails raises `CallFailed`, \
+and each has an awaitable twin as well. There are:"""
 
 _RLM_QUERY = """\
 - `rlm_query(query, context) -> str`: a child with a REPL of its own, like yours, answers `query` over \
@@ -213,6 +296,11 @@ _WORK = """\
 sorting) for what is exact; use sub-models for what needs understanding: cut the text into pieces as long as \
 allowed, ask all of them in one batch, and combine the replies with code. 4. Check: does every line fit your \
 pattern, did any call fail? After an error, fix the code. 5. Finish."""
+
+_CITED_EXAMPLE = (
+    "Assistant:\nFINAL(26)",
+    "Assistant:\n```repl\nFINAL(26, quotes=[line for line in lines if ': Bo paid' in line])\n```",
+)
 
 _EXAMPLES = """\
 # Two examples

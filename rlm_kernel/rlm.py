@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
-from . import background, config
+from . import background, config, direct
 from .answer import Answer
-from .context import collect
+from .context import Context, collect, reads_files
 from .engine import Engine, EngineSettings
 from .errors import ConfigError, InputError
+from .estimate import Estimate
 from .events import Emitter, Event
+from .hooks import Hook, Hooks, checked_hooks, is_async, with_async
 from .ledger import Budget, Ledger
+from .live import LiveRun, approver
 from .models.base import Model, ModelOptions
 from .models.plan import ModelPlan
+from .repl import mainthread
 from .repl.base import SessionFactory
+from .session import Session
+from .shapes import shape_of
+from .standing import Standing
+from .steering import Approval, Steering
+from .tools import Toolbox, as_mapping, bind
 
 if TYPE_CHECKING:
     from .models.prices import Price
@@ -28,7 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RLM"]
 
-Reader = Callable[[Event], None]
+Reader = Callable[[Event], Any]
 Models = str | Model | Sequence[str | Model]
 
 
@@ -39,9 +49,14 @@ class RLM:
         model: The root model: a name, a `Model`, or a list by depth.
         sub_model: The model of sub-calls and children: a name, a `Model`, or a list by further depths.
             Without one, the last of ``model`` does their work.
-        base_url: An OpenAI-compatible endpoint for models given by name.
+        base_url: An OpenAI-compatible endpoint for models given by name; ``gguf:PATH`` needs none.
         api_key: Its key. It stays in this process.
-        repl: Where model-written code runs: ``local``, or a factory of sessions.
+        api: How it is asked: ``chat`` or ``responses``.
+        direct_below: Estimated tokens of question and contexts below which one plain call is tried in place
+            of a run; None for never. `Answer.direct` tells.
+        repl: Where model-written code runs: ``local``; ``shell``, this process's IPython shell, on the objects
+            themselves, which keeps no key from it (see `rlm_kernel.repl.shell`); or a factory of sessions.
+        share: With ``shell``, whether the variables that the model makes are the user's own.
         max_depth: The first depth at which ``rlm_query`` is a plain model call; 1 means no child has a REPL.
         max_iterations: Turns of a root model at most.
         cell_timeout: Seconds a cell may take; None for no limit.
@@ -50,7 +65,18 @@ class RLM:
         options: How models are asked: one `ModelOptions`, or a list by depth.
         vision: Whether the root model is shown figures as images.
         system_prompt: Replaces the package's own system prompt.
-        readers: Functions that are given every event of every run.
+        tools: The caller's functions that code in the REPL may call, by name: functions, or `Tool`s.
+        readers: Functions, async ones too, that are given every event of every run.
+        hooks: Functions by the type of the events they are given, see `rlm_kernel.hooks`.
+        approve: Asked before a run goes on: is given an `Approval`, and returns True, False, a `Refusal`, or
+            the code to run instead. Async, or a plain function, which is called in a thread of its own. The
+            time that it takes is not the run's.
+        approve_cells: Whether it is asked before every cell.
+        approve_above_usd: It is asked before a turn whenever a run has spent this much more, in USD.
+        lazy_above: Texts of more bytes than that are not loaded by kernels, which get a view of them, a
+            `LazyText`; None for never.
+        compact_at: The part of its window that a root conversation may fill before older turns are replaced
+            by a summary; None for never.
         spare_kernels: How many local kernels are kept ready for further runs; 0 for none.
 
     What is not given comes from the environment, see `rlm_kernel.config`. Use it as a context manager, or
@@ -67,7 +93,10 @@ class RLM:
         *,
         base_url: str | None = None,
         api_key: str | None = None,
+        api: str | None = None,
+        direct_below: int | None = None,
         repl: str | SessionFactory | None = None,
+        share: bool = False,
         max_depth: int | None = None,
         max_iterations: int | None = None,
         cell_timeout: float | Literal["default"] | None = "default",
@@ -76,7 +105,14 @@ class RLM:
         options: ModelOptions | Sequence[ModelOptions] = (),
         vision: bool = False,
         system_prompt: str | None = None,
+        tools: Mapping[str, Any] | None = None,
         readers: Sequence[Reader] = (),
+        hooks: Mapping[str, Hook | Sequence[Hook]] | None = None,
+        approve: Callable[[Approval], Any] | None = None,
+        approve_cells: bool = False,
+        approve_above_usd: float | None = None,
+        lazy_above: int | None = None,
+        compact_at: float | None = 0.85,
         spare_kernels: int = 2,
     ) -> None:
         settings = config.resolve(
@@ -85,6 +121,8 @@ class RLM:
                 "sub_model": sub_model if isinstance(sub_model, str) else None,
                 "base_url": base_url,
                 "api_key": api_key,
+                "api": api,
+                "direct_below": direct_below,
                 "repl": repl if isinstance(repl, str) else None,
                 "max_depth": max_depth,
                 "max_iterations": max_iterations,
@@ -94,10 +132,20 @@ class RLM:
         value = {name: setting.value for name, setting in settings.items()}
         self._budget = budget or _budget(value)
         self._readers = tuple(readers)
+        self._hooks = checked_hooks(hooks)
+        self._approve = approver(approve)
+        self._approve_cells = approve_cells
+        self._approve_above_usd = approve_above_usd
+        self._tools = as_mapping(tools or {})
+        self._bound_tools = bind(self._tools)
         self._owned: list[Any] = []
         self._secrets = [value["api_key"]] if value["api_key"] else []
         self._plan = self._make_plan(model, sub_model, value, prices or {}, options)
         self._repl: str | SessionFactory = value["repl"] if repl is None or isinstance(repl, str) else repl
+        if self._repl == "shell":
+            self._repl = _shell(share)
+        elif share:
+            raise ConfigError("share=True has no meaning without repl='shell'", hint="leave it away")
         self._spare_kernels = spare_kernels
         self._pools: list[Pool] = []
         self._settings = EngineSettings(
@@ -106,9 +154,14 @@ class RLM:
             cell_timeout=value["cell_timeout"],
             vision=vision,
             system_prompt=system_prompt,
+            direct_below=value["direct_below"],
+            lazy_above=lazy_above,
+            compact_at=compact_at,
             backend=_backend(self._repl),
         )
         _check_usd_cap(self._budget, self._plan)
+        _check_long_runs(lazy_above, compact_at)
+        _check_approvals(approve, approve_cells, approve_above_usd, self._plan)
 
     def _make_plan(
         self,
@@ -135,9 +188,10 @@ class RLM:
         return ModelPlan(by_depth, (options,) if isinstance(options, ModelOptions) else tuple(options))
 
     def _open_model(self, name: str, value: Mapping[str, Any], prices: Mapping[str, Price]) -> Model:
-        from .models.openai import OpenAIModel  # noqa: PLC0415  on use
+        from .models.named import named  # noqa: PLC0415  on use
 
-        model = OpenAIModel(name, base_url=value["base_url"], api_key=value["api_key"], prices=prices)
+        endpoint = {each: value[each] for each in ("api", "base_url", "api_key")}
+        model = named(name, **endpoint, prices=prices)
         self._owned.append(model)
         return model
 
@@ -147,28 +201,161 @@ class RLM:
         context: Any = None,
         *,
         contexts: Mapping[str, Any] | None = None,
+        tools: Mapping[str, Any] | None = None,
+        output: Any = None,
+        cite: bool = False,
         readers: Sequence[Reader] = (),
         save: str | os.PathLike[str] | None = None,
     ) -> Answer:
         """Answer ``query`` over ``context``, or over several ``contexts`` by name.
 
         A context is text, bytes, a list, a dict, a DataFrame, an image, or a path to a file or folder; it
-        becomes a variable in the REPL. ``save`` is the path of a trajectory to write.
+        becomes a variable in the REPL. ``tools`` are offered beside those of this object. ``output`` is what
+        `Answer.value` must be: a JSON schema, or a type that pydantic knows. With ``cite`` it comes with
+        quotes, each checked against the context, as `Answer.evidence`. ``save`` is the path of a trajectory
+        to write.
+
+        Raises:
+            InputError: no question, or a context, a tool or an output that can't be used; nothing was spent.
+        """
+        # Documents take their time to read, and the event loop has other runs.
+        if reads_files(context, contexts):
+            collected = await asyncio.to_thread(collect, context, contexts, live=self._in_shell)
+        else:
+            collected = collect(context, contexts, live=self._in_shell)
+        return await self._run(
+            query, collected, tools=tools, output=output, cite=cite, readers=readers, save=save
+        )
+
+    async def _run(
+        self,
+        query: str,
+        collected: Sequence[Context],
+        *,
+        tools: Mapping[str, Any] | None = None,
+        output: Any = None,
+        cite: bool = False,
+        readers: Sequence[Reader] = (),
+        save: str | os.PathLike[str] | None = None,
+        budget: Budget | None = None,
+        emitter: Emitter | None = None,
+        steering: Steering | None = None,
+        standing: Standing | None = None,
+    ) -> Answer:
+        """Make one run; see `acompletion`. What a live run or a session has already is given, not made."""
+        query = _question(query)
+        if self._is_away:
+            options = {"tools": tools, "output": output, "cite": cite, "readers": readers, "save": save}
+            live = {"budget": budget, "emitter": emitter, "steering": steering, "standing": standing}
+            return await background.there(self._run(query, collected, **options, **live))  # type: ignore[arg-type]
+        shape = None if output is None else shape_of(output)
+        toolbox = self._toolbox(tools, [each.name for each in collected])
+        emitter = emitter or Emitter()
+        with ExitStack() as stack:
+            given = [*self._readers, *readers]
+            for reader in given:
+                if not is_async(reader):
+                    emitter.add(reader)
+            if save is not None:
+                emitter.add(stack.enter_context(_writer(save, self._secrets)))
+            hooks = Hooks(with_async(self._hooks, filter(is_async, given)))
+            hooks.attach(emitter)
+            engine = Engine(
+                self._plan,
+                await self._sessions(),
+                Ledger(budget or self._budget),
+                emitter,
+                self._settings,
+                tools=toolbox,
+                output=shape,
+                cite=cite,
+                steering=steering or self._steering(),
+                child_sessions=await self._local_sessions() if self._in_shell else None,
+            )
+            try:
+                answer = await engine.run(query, collected, standing)
+            finally:
+                await hooks.drain()
+        return replace(answer, trace=None if save is None else os.fspath(save))
+
+    def _steering(self) -> Steering:
+        return Steering(self._approve, cells=self._approve_cells, above_usd=self._approve_above_usd)
+
+    def start(
+        self,
+        query: str,
+        context: Any = None,
+        *,
+        contexts: Mapping[str, Any] | None = None,
+        in_background: bool = False,
+        **options: Any,
+    ) -> LiveRun:
+        """Start answering ``query``; return the run under way, which can be steered, stopped and awaited.
+
+        It runs on this thread's event loop if there is one, else, or with ``in_background``, on that of the
+        background. ``options`` are those of `acompletion`.
 
         Raises:
             InputError: no question, or a context that can't be used; nothing was spent.
         """
+        collected = collect(context, contexts, live=self._in_shell)
+        return self._live(
+            query,
+            lambda emitter, steering: self._run(
+                query, collected, emitter=emitter, steering=steering, **options
+            ),
+            in_background=in_background,
+        )
+
+    def _live(
+        self,
+        query: str,
+        work: Callable[[Emitter, Steering], Coroutine[Any, Any, Answer]],
+        *,
+        in_background: bool,
+    ) -> LiveRun:
         query = _question(query)
-        collected = collect(context, contexts)
-        with ExitStack() as stack:
-            all_readers = [*self._readers, *readers]
-            if save is not None:
-                all_readers.append(stack.enter_context(_writer(save, self._secrets)))
-            engine = Engine(
-                self._plan, await self._sessions(), Ledger(self._budget), Emitter(all_readers), self._settings
-            )
-            answer = await engine.run(query, collected)
-        return replace(answer, trace=None if save is None else os.fspath(save))
+        emitter, steering = Emitter(), self._steering()
+        if self._in_shell:
+            mainthread.note_loop()
+        return LiveRun(
+            query,
+            work(emitter, steering),
+            emitter=emitter,
+            steering=steering,
+            in_background=in_background or self._in_shell,
+        )
+
+    def session(
+        self,
+        context: Any = None,
+        *,
+        contexts: Mapping[str, Any] | None = None,
+        budget: Budget | None = None,
+        tools: Mapping[str, Any] | None = None,
+    ) -> Session:
+        """Open a session: several questions over these contexts and one kernel; see `Session`.
+
+        ``budget`` caps all its questions together, besides the budget of each. ``tools`` are as in
+        `acompletion`, for all its questions.
+
+        Raises:
+            InputError: a context that can't be used, or a budget that can't be held.
+        """
+        budget = budget or Budget()
+        _check_usd_cap(budget, self._plan)
+        return Session(self, collect(context, contexts, live=self._in_shell), budget, tools)
+
+    def estimate(
+        self, query: str, context: Any = None, *, contexts: Mapping[str, Any] | None = None
+    ) -> Estimate:
+        """Estimate what one direct call with everything in its prompt would take; nothing is sent.
+
+        Raises:
+            InputError: as by `acompletion`.
+        """
+        asked = collect(context, contexts, live=self._in_shell)
+        return direct.estimate(self._plan.at(0), self._plan.options_at(0), _question(query), asked)
 
     def completion(
         self,
@@ -176,22 +363,43 @@ class RLM:
         context: Any = None,
         *,
         contexts: Mapping[str, Any] | None = None,
+        tools: Mapping[str, Any] | None = None,
+        output: Any = None,
+        cite: bool = False,
         readers: Sequence[Reader] = (),
         save: str | os.PathLike[str] | None = None,
     ) -> Answer:
         """Answer ``query`` and wait for it; see `acompletion`. Readers are called in another thread."""
-        return background.run(self.acompletion(query, context, contexts=contexts, readers=readers, save=save))
+        options = {"tools": tools, "output": output, "cite": cite, "readers": readers, "save": save}
+        return background.run(self.acompletion(query, context, contexts=contexts, **options))
 
     async def stream(
-        self, query: str, context: Any = None, *, contexts: Mapping[str, Any] | None = None
+        self,
+        query: str,
+        context: Any = None,
+        *,
+        contexts: Mapping[str, Any] | None = None,
+        tools: Mapping[str, Any] | None = None,
+        output: Any = None,
+        cite: bool = False,
     ) -> AsyncIterator[Event]:
         """Yield the events of a run as they happen; the last is the root's `RunFinished`.
 
         Leaving the loop early cancels the run.
         """
         queue: asyncio.Queue[Event | None] = asyncio.Queue()
+        here = asyncio.get_running_loop()
         task = asyncio.create_task(
-            self.acompletion(query, context, contexts=contexts, readers=[queue.put_nowait])
+            self.acompletion(
+                query,
+                context,
+                contexts=contexts,
+                tools=tools,
+                output=output,
+                cite=cite,
+                # Where cells take the main thread, events come from another one.
+                readers=[partial(here.call_soon_threadsafe, queue.put_nowait)],
+            )
         )
         task.add_done_callback(lambda _: queue.put_nowait(None))
         try:
@@ -224,10 +432,32 @@ class RLM:
         """Answer several questions and wait for them; see `abatch`."""
         return background.run(self.abatch(items, concurrency=concurrency))
 
+    def _toolbox(self, tools: Mapping[str, Any] | None, contexts: Sequence[str]) -> Toolbox | None:
+        """Return the functions of one run, whose contexts have these names; None without any."""
+        found = self._bound_tools if tools is None else bind({**self._tools, **as_mapping(tools)})
+        if not found:
+            return None
+        toolbox = Toolbox(found, secrets=self._secrets)
+        toolbox.check_contexts(contexts)
+        return toolbox
+
     async def _sessions(self) -> SessionFactory:
         """Return what makes the sessions of a run on this event loop."""
         if not isinstance(self._repl, str):
             return self._repl
+        return await self._local_sessions()
+
+    @property
+    def _in_shell(self) -> bool:
+        """Whether cells run in the user's own shell, on the objects themselves."""
+        return self._settings.backend == "shell"
+
+    @property
+    def _is_away(self) -> bool:
+        """Whether this is another event loop than the one that runs need whose cells take the main thread."""
+        return self._in_shell and not background.is_here()
+
+    async def _local_sessions(self) -> SessionFactory:
         if self._spare_kernels < 1:
             return _local_session
         from .repl.pool import pool_of  # noqa: PLC0415  on use
@@ -241,6 +471,8 @@ class RLM:
 
     async def aclose(self) -> None:
         """Close what was opened on this event loop: connections, and spare kernels that nobody else uses."""
+        if self._is_away:
+            return await background.there(self.aclose())
         for model in self._owned:
             await model.aclose()
         here = asyncio.get_running_loop()
@@ -299,6 +531,23 @@ def _check_usd_cap(budget: Budget, plan: ModelPlan) -> None:
             )
 
 
+def _check_long_runs(lazy_above: int | None, compact_at: float | None) -> None:
+    if lazy_above is not None and lazy_above < 0:
+        raise ConfigError(f"lazy_above={lazy_above!r} is no size", hint="give a number of bytes, or None")
+    if compact_at is not None and not 0 < compact_at <= 1:
+        raise ConfigError(f"compact_at={compact_at!r} is no part of a window", hint="give 0.85, or None")
+
+
+def _check_approvals(approve: Any, cells: bool, above_usd: float | None, plan: ModelPlan) -> None:  # noqa: FBT001
+    asked = cells or above_usd is not None
+    if asked and approve is None:
+        raise ConfigError("nobody is there to approve anything", hint="give approve= a function")
+    if approve is not None and not asked:
+        raise ConfigError("approve= is never asked", hint="set approve_cells=True or approve_above_usd=")
+    if above_usd is not None:
+        _check_usd_cap(Budget(usd=above_usd), plan)
+
+
 def _writer(path: str | os.PathLike[str], secrets: Sequence[str]) -> Any:
     from .trace.jsonl import JsonlWriter  # noqa: PLC0415  on use
 
@@ -317,5 +566,11 @@ def _backend(repl: str | SessionFactory) -> str:
     if not isinstance(repl, str):
         return str(getattr(repl, "backend", "custom"))
     if repl != "local":
-        raise ConfigError(f"no REPL named {repl!r}", hint="there is: local")
+        raise ConfigError(f"no REPL named {repl!r}", hint="there are: local, shell")
     return repl
+
+
+def _shell(share: bool) -> SessionFactory:  # noqa: FBT001
+    from .repl.shell import Shell  # noqa: PLC0415  on use
+
+    return Shell(share=share)

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import aclosing
+from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from . import __version__, dialect, feedback, prompts
+from . import asides, dialect, feedback, prompts, reports
 from .answer import Answer, CellRecord
+from .answercheck import AnswerCheck
+from .citing import Citing
 from .context import Context
-from .errors import BudgetExceededError, CallError, ContextError, KernelError, ModelError
+from .conversation import Conversation
+from .errors import BudgetExceededError, CallError, ContextError, KernelError, ModelError, OutputError
+from .estimate import Estimate
 from .events import (
-    CallDelta,
-    CallStarted,
     CellFinished,
     CellOutput,
     CellStarted,
@@ -25,24 +27,22 @@ from .events import (
     KernelStarted,
     MessageAdded,
     Notice,
-    RunFinished,
-    RunStarted,
     RunStatus,
 )
+from .judging import Judge
 from .messages import Message, Part, sendable
-from .models.base import Reply, Request
-from .opencall import OpenCall
+from .reins import Reins
 from .repl.base import CellResult, FinalAnswer, KernelInfo
 from .repl.supervisor import Supervisor
+from .rootcalls import RootCalls
+from .standing import Standing
 from .subcalls import Place, SubCalls
+from .window import Window
 
 if TYPE_CHECKING:
     from .engine import Engine
 
 __all__ = ["Run"]
-
-# Long enough for a request to be sent, short beside a kernel's start.
-KERNEL_DELAY_SECONDS = 0.02
 
 
 class Run:
@@ -57,6 +57,7 @@ class Run:
         depth: int,
         parent: tuple[str, str] | None = None,
         model: str | None = None,
+        standing: Standing | None = None,
     ) -> None:
         self.engine = engine
         self.settings = engine.settings
@@ -64,40 +65,71 @@ class Run:
         self.emit = engine.emitter.emit
         self.id = f"r{next(engine.ids)}"
         self.query = query
-        self.contexts = contexts
+        self.contexts = [context.lazy_above(self.settings.lazy_above) for context in contexts]
         self.depth = depth
         self.parent = parent
         self.model = engine.plan.at(depth, model)
-        self.messages: list[Message] = []
+        self.standing = standing
+        self.conversation = Conversation(self._added)
         self.history: list[CellRecord] = []
         self.turn = 0
         self.draft = ""
+        self.transcript = ""
         self.words = ""
-        self.variables: tuple[str, ...] = ()
+        self.variables = standing.variables if standing else ()
         self.cut_short = False
         self.failed_turns = 0
-        self.refused = False
+        self.estimate: Estimate | None = None
+        self.direct = False
         self.started = time.monotonic()
         deeper = depth + 1 < self.settings.max_depth
         self.subcalls = SubCalls(
-            engine.plan, engine.ledger, engine.emitter, engine.ids, self._child if deeper else None
+            engine.plan,
+            engine.ledger,
+            engine.emitter,
+            engine.ids,
+            self._child if deeper else None,
+            tools=engine.tools,
         )
-        self.repl = Supervisor(
-            engine.sessions, contexts, on_start=self._kernel_started, on_loss=self._kernel_lost
+        self.tools = engine.tools.described(depth) if engine.tools else ()
+        stubs = engine.tools.stubs(depth) if engine.tools else ()
+        repl = standing.repl if standing else None
+        sessions = engine.child_sessions if depth else engine.sessions
+        self.repl = repl or Supervisor(sessions, self.contexts, tools=stubs)
+        if standing is not None:
+            standing.repl = self.repl
+        self.check = AnswerCheck(engine.output if depth == 0 else None)
+        self.citing = Citing(self.contexts, wanted=engine.cite and depth == 0, notice=self._notice)
+        self.judge = Judge(self)
+        self.reins = Reins(self)
+        self.repl.report(on_start=self._kernel_started, on_loss=self._kernel_lost)
+        self.window = Window(
+            self.id,
+            self.conversation,
+            RootCalls(engine, self.id, depth, self.model, self.repl),
+            engine.emitter,
+            options=engine.plan.options_at(depth),
+            share=self.settings.compact_at,
+            shelve=self._shelve,
         )
 
     # The run as a whole -----------------------------------------------------------------------------
 
     async def answer(self) -> Answer:
         """Run to the end; see `rlm_kernel.engine.Engine.run`."""
-        self._announce()
+        self.emit(reports.started(self))
+        for notice in reports.refusals(self):
+            self.emit(notice)
         final: FinalAnswer | None = None
         status: RunStatus = "cancelled"
         reason = "the run was cancelled"
         try:
             # A child's time is the tree's: only the root keeps the clock, and cancels all below.
             async with asyncio.timeout(self.ledger.seconds_left if self.depth == 0 else None) as clock:
+                if self.depth == 0:
+                    self.engine.steering.clock = clock
                 final = await self._turns()
+            await self.citing.check(final)
             status, reason = ("answered", "") if final else ("exhausted", self._out_of_turns())
         except TimeoutError:
             if not clock.expired():
@@ -110,7 +142,7 @@ class Run:
         except ContextError as error:
             status, reason = "failed", str(error)
             raise
-        except (ModelError, KernelError) as error:
+        except (ModelError, KernelError, OutputError) as error:
             status, reason = "failed", str(error)
             if error.hint:
                 reason += f" ({error.hint})"
@@ -118,14 +150,17 @@ class Run:
             status, reason = "failed", f"{type(error).__name__}: {error}"
             raise
         finally:
-            await self.repl.close()
-            answer = self._outcome(status, reason, final)
-            self._conclude(answer)
-        return answer
+            await (self.repl.rest() if self.standing else self.repl.close())
+            self.reins.let_go()
+            answer = self._outcome(*self.citing.held(final, status, reason))
+            if self.depth == 0:
+                self.engine.steering.outcome = answer
+            self.emit(reports.finished(self, answer))
+        return self.check.revived(answer)
 
     async def _turns(self) -> FinalAnswer | None:
         await self._open()
-        while self.turn < self.settings.max_iterations:
+        while self.turn < self.settings.max_iterations + self.check.extra_turns + self.citing.extra_turns:
             self.turn += 1
             reply = dialect.parse(await self._ask())
             final = await self._act(reply)
@@ -145,65 +180,31 @@ class Run:
             vision=self.settings.vision,
             models=self.engine.plan.names,
             budget=self.ledger.left(),
+            tools=self.tools,
+            output=self.check.schema,
+            cite=self.citing.wanted,
         )
-        system = self.settings.system_prompt or prompts.system_prompt(spec)
+        own = self.settings.system_prompt
+        system = prompts.own_system_prompt(own, spec) if own else prompts.system_prompt(spec)
         infos = [context.info() for context in self.contexts]
         self._say("system", system)
-        self._say("user", prompts.first_message(self.query, infos, self._status_line()))
+        notes = [self._session_note(), *await self.reins.between_turns()]
+        status = self._status_line()
+        self._say("user", prompts.first_message(self.query, infos, status, "\n\n".join(filter(None, notes))))
 
     async def _ask(self) -> str:
         """Ask the root model for its turn; the kernel starts meanwhile."""
-        text = await self._request()
-        self.words = text
-        return text
-
-    async def _request(self) -> str:
-        self.ledger.admit()
-        request = Request(
-            tuple(self.messages),
-            self.engine.plan.options_at(self.depth),
-            cache_key=f"rlm-{self.id}",
-            timeout=self.ledger.seconds_left,
-        )
-        started = CallStarted(
-            run=self.id,
-            call=f"c{next(self.engine.ids)}",
-            kind="root",
-            turn=self.turn,
-            depth=self.depth,
-            model=self.model.name,
-        )
-        with OpenCall(self.engine.emitter, started) as done:
-            reply: Reply | None = None
-            async for piece in self._stream(request):
-                if isinstance(piece, str):
-                    self.emit(CallDelta(run=self.id, call=done.call, text=piece))
-                else:
-                    reply = piece
-            if reply is None:
-                raise RuntimeError(f"the stream of {self.model.name} ended without a reply")
-            self.ledger.record(self.model.name, self.depth, reply.usage)
-            done(reply)
+        reply = await self.window.ask(self.turn)
         self.cut_short = reply.finish_reason == "length"
+        self.words = reply.text
         return reply.text
 
-    async def _stream(self, request: Request) -> AsyncIterator[str | Reply]:
-        """Stream the root's turn; once the request is under way, start the kernel beside it."""
-        # Where a model has something to make ready, the kernel must not take the processors from it.
-        make_ready = getattr(self.model, "open", None)
-        if make_ready is not None and not self.repl.begun:
-            await make_ready()
-        async with aclosing(self.model.stream(request)) as pieces:  # type: ignore[type-var]
-            first = asyncio.ensure_future(anext(pieces, None))
-            try:
-                await asyncio.wait({first}, timeout=KERNEL_DELAY_SECONDS)
-                self.repl.begin()
-                piece = await first
-            finally:
-                first.cancel()
-            while piece is not None:
-                yield piece
-                piece = await anext(pieces, None)
+    async def _shelve(self, messages: Sequence[Message]) -> str:
+        """Leave the whole conversation in the REPL; return the variable's name."""
+        taken = {*self.variables, *self.repl.names} - {self.transcript}
+        self.transcript = asides.free_name("transcript", taken)
+        await self.repl.load([Context.of(self.transcript, [dict(message) for message in messages])])
+        return self.transcript
 
     # Acting on a reply ------------------------------------------------------------------------------
 
@@ -217,63 +218,44 @@ class Run:
             blocks = tuple(block for block in blocks if block.closed)
         cells: list[feedback.CellFeedback] = []
         final: FinalAnswer | None = None
+        refused = False
         for number, block in enumerate(blocks, 1):
-            result = await self._execute(block.code, number)
-            cells.append(_feedback(number, result))
-            final = self._judge(result.final, number, notes)
+            code = await self.reins.approved(block.code, number, notes)
+            if code is None:
+                refused = True
+                break
+            result = await self.execute(code, number)
+            cells.append(reports.of_cell(number, result))
+            final = self.judge.of_code(result.final, number, notes)
             if final is not None or result.status != "ok":
                 break
-        if final is None and reply.final is not None:
-            final = await self._judge_text(reply.final, cells, notes)
+        if final is None and reply.final is not None and not refused:
+            judge = partial(self.judge.of_text, cells=cells, notes=notes)
+            run = partial(self.execute, number=len(cells) + 1)
+            final = await self.citing.read(reply.final, self.words, judge, run)
+        if final is not None:
+            self.draft = final.text
+            final = self.citing.take(self.check.take(final, notes), notes)
         if final is not None:
             return final
         if not blocks and not notes:
-            notes.append(prompts.NO_CODE)
+            notes.append(prompts.no_code([context.name for context in self.contexts]))
         self._count_failure(cells)
+        notes += await self.reins.between_turns()
         self._say(
             "user",
             feedback.cells_message(
                 cells,
                 notes,
                 self._status_line(),
-                blocks=len(blocks),
+                blocks=len(cells) if refused else len(blocks),
                 vision=self.settings.vision,
             ),
         )
         return None
 
-    def _judge(self, final: FinalAnswer | None, number: int, notes: list[str]) -> FinalAnswer | None:
-        """Refuse, once, an answer that a first reply gives after code whose output it had not seen."""
-        if final is not None and self.turn == 1 and number > 1 and not self.refused:
-            self.refused = True
-            notes.append(prompts.REFUSED_UNSEEN)
-            return None
-        return final
-
-    async def _judge_text(
-        self, final: dialect.TextFinal, cells: Sequence[feedback.CellFeedback], notes: list[str]
-    ) -> FinalAnswer | None:
-        """Judge ``FINAL(...)`` and ``FINAL_VAR(...)`` written beside, or instead of, code."""
-        failed = any(cell.status != "ok" for cell in cells)
-        unseen = self.turn == 1 and not self.refused and (bool(cells) or bool(self.contexts))
-        if final.kind == "FINAL" and cells:
-            notes.append(prompts.REFUSED_FINAL)
-            return None
-        if failed:
-            return None
-        if unseen:
-            self.refused = True
-            notes.append(prompts.REFUSED_UNSEEN)
-            return None
-        # Small models write FINAL(total) for the variable of that name.
-        if final.kind == "FINAL" and final.argument not in self.variables:
-            return FinalAnswer(final.argument, final.argument, "FINAL")
-        result = await self._execute(f"FINAL_VAR({final.argument!r})", len(cells) + 1)
-        if result.final is None:
-            notes.append(prompts.undefined_final_var(final.argument, result.variables))
-        return result.final
-
-    async def _execute(self, code: str, number: int) -> CellResult:
+    async def execute(self, code: str, number: int) -> CellResult:
+        """Execute ``code`` as block ``number`` of the turn; 0 is for the user's."""
         await self.repl.ready()
         cell = f"x{next(self.engine.ids)}"
         place = Place(self.id, self.depth, self.turn, cell)
@@ -290,6 +272,8 @@ class Run:
             raise
         self.draft = result.draft or self.draft
         self.variables = result.variables
+        if self.standing is not None:
+            self.standing.variables = result.variables
         self.history.append(CellRecord(self.turn, code, result.status, result.outputs, result.seconds))
         self.emit(
             CellFinished(
@@ -333,17 +317,18 @@ class Run:
             return
         self._say("user", prompts.wrap_up_message())
         try:
-            parsed = dialect.parse(await self._request())
+            reply = await self.window.ask(self.turn)
         except (ModelError, BudgetExceededError) as error:
-            self.emit(Notice(run=self.id, text=f"no best effort to be had: {error}"))
+            self._notice(f"no best effort to be had: {error}")
             return
+        parsed = dialect.parse(reply.text)
         best = parsed.final.argument if parsed.final and parsed.final.kind == "FINAL" else parsed.prose
         self.draft = best.strip()
 
     def _out_of_turns(self) -> str:
         return f"no answer within {self.settings.max_iterations} turns; the text is a best effort"
 
-    def _outcome(self, status: RunStatus, reason: str, final: FinalAnswer | None) -> Answer:
+    def _outcome(self, final: FinalAnswer | None, status: RunStatus, reason: str) -> Answer:
         text = final.text if final else self.draft or dialect.parse(self.words).prose.strip()
         return Answer(
             status=status,
@@ -355,53 +340,13 @@ class Run:
             total_calls=self.ledger.calls,
             seconds=time.monotonic() - self.started,
             repl_history=tuple(self.history),
-            messages=tuple(self.messages),
+            messages=tuple(self.conversation.transcript),
+            direct=self.direct,
+            estimate=self.estimate,
+            evidence=self.citing.evidence,
         )
 
     # Events -----------------------------------------------------------------------------------------
-
-    def _announce(self) -> None:
-        plan, budget = self.engine.plan, self.ledger.budget
-        self.emit(
-            RunStarted(
-                run=self.id,
-                parent_run=self.parent[0] if self.parent else None,
-                parent_call=self.parent[1] if self.parent else None,
-                depth=self.depth,
-                query=self.query,
-                contexts=tuple(context.info() for context in self.contexts),
-                model=self.model.name,
-                sub_model=plan.at(self.depth + 1).name,
-                repl=self.settings.backend,
-                limits={
-                    "max_depth": self.settings.max_depth,
-                    "max_iterations": self.settings.max_iterations,
-                    "cell_timeout": self.settings.cell_timeout,
-                    "usd": budget.usd,
-                    "tokens": budget.tokens,
-                    "calls": budget.calls,
-                    "seconds": budget.seconds,
-                    "errors": budget.errors,
-                },
-                package=__version__,
-                sources=tuple(self.contexts),
-            )
-        )
-
-    def _conclude(self, answer: Answer) -> None:
-        self.emit(
-            RunFinished(
-                run=self.id,
-                status=answer.status,
-                text=answer.text,
-                value=answer.value,
-                reason=answer.reason,
-                iterations=answer.iterations,
-                calls=answer.total_calls,
-                usage=self.ledger.total,
-                seconds=answer.seconds,
-            )
-        )
 
     def _kernel_started(self, info: KernelInfo, seconds: float, again: bool) -> None:  # noqa: FBT001
         self.emit(
@@ -419,18 +364,25 @@ class Run:
         self.emit(KernelLost(run=self.id, kernel=kernel, cause=cause))
 
     def _say(self, role: Literal["system", "user", "assistant"], content: str | list[Part]) -> None:
-        message: Message = {"role": role, "content": sendable(content)}
-        self.messages.append(message)
+        self.conversation.add({"role": role, "content": sendable(content)})
+
+    def _added(self, message: Message) -> None:
         self.emit(MessageAdded(run=self.id, turn=self.turn, message=message))
+
+    def _notice(self, text: str) -> None:
+        self.emit(Notice(run=self.id, text=text))
+
+    def _session_note(self) -> str:
+        """What a question of a session is told of those before it."""
+        if self.standing is None:
+            return ""
+        lost = self.repl.renew()
+        if lost:
+            self.variables = ()
+        return asides.session(self.standing.history, self.variables, lost=lost)
 
     def _status_line(self) -> str:
         """What the next turn is told of where it stands; nothing when there is no next turn."""
         if self.turn >= self.settings.max_iterations:
             return ""
         return prompts.status_line(self.turn + 1, self.settings.max_iterations, self.ledger.left())
-
-
-def _feedback(number: int, result: CellResult) -> feedback.CellFeedback:
-    return feedback.CellFeedback(
-        number, result.status, result.outputs, result.seconds, result.lost, result.variables
-    )

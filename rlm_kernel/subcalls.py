@@ -12,21 +12,22 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
-from typing import Any
+from typing import Any, Protocol
 
 from .context import Context
 from .errors import BudgetExceededError, CallError, ContextError, ModelError
 from .events import CallKind, CallStarted, Emitter
 from .ledger import Ledger
 from .messages import Message, Part, sendable
-from .models.base import Reply, Request
+from .models.base import Model, Reply, Request
 from .models.plan import ModelPlan
 from .opencall import OpenCall
 from .prompts import sub_prompt
-from .repl.base import BudgetQuery, Call, LLMQuery
+from .repl.base import BudgetQuery, Call, LLMQuery, ToolCall, ToolStub
+from .typedcalls import TypedCalls, result_text, tool_text
 from .usage import Usage
 
-__all__ = ["Place", "SubCalls"]
+__all__ = ["Place", "SubCalls", "Tools"]
 
 # What fits into one prompt when a child would be too deep and is asked plainly instead.
 PLAIN_CONTEXT_CHARS = 2_000_000
@@ -49,22 +50,53 @@ Child = Callable[[str, Context | None, str, str | None], Awaitable[str]]
 Raises `CallError` where there is none."""
 
 
+class Tools(Protocol):
+    """The user's functions, as runs at each depth have them."""
+
+    def described(self, depth: int) -> tuple[tuple[str, str], ...]:
+        """Return signature and description of each."""
+        ...
+
+    def stubs(self, depth: int) -> tuple[ToolStub, ...]:
+        """Return what a kernel is told of each."""
+        ...
+
+    def prepare(self, call: ToolCall, depth: int) -> Callable[[], Awaitable[Any]]:
+        """Check a call; return what makes it, and returns a JSON value.
+
+        Raises:
+            CallError: it can't be made; what is returned raises it if the function fails.
+        """
+        ...
+
+
 class SubCalls:
     """The handler of the calls of one run. ``child`` is None where children would be too deep."""
 
     def __init__(
-        self, plan: ModelPlan, ledger: Ledger, emitter: Emitter, ids: count[int], child: Child | None
+        self,
+        plan: ModelPlan,
+        ledger: Ledger,
+        emitter: Emitter,
+        ids: count[int],
+        child: Child | None,
+        *,
+        tools: Tools | None = None,
     ) -> None:
         self._plan = plan
         self._ledger = ledger
         self._emitter = emitter
         self._ids = ids
         self._child = child
+        self._tools = tools
+        self._typed = TypedCalls()
 
     async def answer(self, call: Call, place: Place) -> Sequence[Any | CallError]:
         """Answer ``call``, made at ``place``; see `rlm_kernel.repl.base.CallHandler`."""
         if isinstance(call, BudgetQuery):
             return [self._ledger.left()]
+        if isinstance(call, ToolCall):
+            return [await self._or_error(partial(self._call_tool, call), place)]
         if isinstance(call, LLMQuery):
             asked = [partial(self._ask, prompt, call.model, call.schema) for prompt in call.prompts]
         else:
@@ -99,18 +131,38 @@ class SubCalls:
     ) -> Any:
         if not prompt:
             raise CallError("the prompt is empty", kind="bad_request")
+        model = self._plan.at(place.depth + 1, name)
+        if schema is None:
+            message: Message = {"role": "user", "content": sendable(prompt)}
+            return (await self._reply(model, place, [message], None)).text
+        send = partial(self._reply, model, place)
+        return await self._typed.ask(prompt, schema, model.name, send)
+
+    async def _reply(
+        self, model: Model, place: Place, messages: Sequence[Message], schema: Mapping[str, Any] | None
+    ) -> Reply:
+        """Send one request; it is admitted, recorded and told of."""
         depth = place.depth + 1
-        model = self._plan.at(depth, name)
         self._ledger.admit()
-        message: Message = {"role": "user", "content": sendable(prompt)}
         request = Request(
-            [message], self._plan.options_at(depth), schema=schema, timeout=self._ledger.seconds_left
+            messages, self._plan.options_at(depth), schema=schema, timeout=self._ledger.seconds_left
         )
-        with self._call("llm_query", model.name, message, place) as done:
+        with self._call("llm_query", model.name, messages, place) as done:
             reply = await model.reply(request)
             self._ledger.record(model.name, depth, reply.usage)
             done(reply)
-        return reply.text if schema is None else _value(reply.text)
+        return reply
+
+    async def _call_tool(self, call: ToolCall, place: Place) -> Any:
+        if self._tools is None:
+            raise CallError("there are no tools", kind="bad_request")
+        make = self._tools.prepare(call, place.depth)
+        self._ledger.admit_tool()
+        asked: Message = {"role": "user", "content": sendable(tool_text(call))}
+        with self._call("tool", "", [asked], replace(place, depth=place.depth - 1), call.name) as done:
+            value = await make()
+            done(Reply(result_text(value), Usage(), "", finish_reason=""))
+        return value
 
     async def _ask_child(self, query: str, context: Context | None, name: str | None, place: Place) -> Any:
         if self._child is None:
@@ -118,12 +170,14 @@ class SubCalls:
         model = self._plan.at(place.depth + 1, name)
         self._ledger.check()
         message: Message = {"role": "user", "content": sendable(query)}
-        with self._call("rlm_query", model.name, message, place) as done:
+        with self._call("rlm_query", model.name, [message], place) as done:
             text = await self._child(query, context, done.call, name)
             done(Reply(text, Usage(), model.name, finish_reason=""))
         return text
 
-    def _call(self, kind: CallKind, model: str, message: Message, place: Place) -> OpenCall:
+    def _call(
+        self, kind: CallKind, model: str, messages: Sequence[Message], place: Place, tool: str = ""
+    ) -> OpenCall:
         return OpenCall(
             self._emitter,
             CallStarted(
@@ -136,7 +190,8 @@ class SubCalls:
                 cell=place.cell,
                 batch=place.batch,
                 index=place.index,
-                messages=(message,),
+                messages=tuple(messages),
+                tool=tool,
             ),
         )
 
@@ -171,10 +226,3 @@ def _too_long(size: str) -> CallError:
         f"{PLAIN_CONTEXT_CHARS:,} characters: split the context and use llm_query_batched",
         kind="depth",
     )
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        raise CallError(f"the reply is not the JSON asked for: {text[:200]!r}", kind="model") from None

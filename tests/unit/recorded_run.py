@@ -115,6 +115,8 @@ def _run(context, batch, failed, cost, hostile, children):
     yield ev.KernelLost(run="r1", kernel="k1", cause=f"killed{hostile}")
     yield _user("r1", 2, "Output:\n" + output.text)
     yield from _reply("r1", "c9", 3, "FINAL(about 406 words)", cost)
+    goes_on = {"role": "user", "content": "How many words?"}
+    yield ev.Compacted(run="r1", turn=3, messages=(goes_on,), tokens=110_000, variable="transcript")
     yield ev.RunFinished(
         run="r1",
         status="answered",
