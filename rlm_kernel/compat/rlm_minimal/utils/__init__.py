@@ -1,0 +1,1 @@
+"""``rlm.utils`` of rlm-minimal."""

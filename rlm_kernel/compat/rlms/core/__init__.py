@@ -1,0 +1,1 @@
+"""``rlm.core`` of `rlms`."""
