@@ -125,6 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_doctor(commands)
     _add_bench(commands)
+    _add_kernelspec(commands)
     return parser
 
 
@@ -147,6 +148,11 @@ def _add_run(commands: Any) -> None:
         "a context of its own under that name, else all of them together are `context`",
     )
     _add_run_options(parser)
+    parser.add_argument(
+        "--cite",
+        action="store_true",
+        help="have the answer come with quotes from the context, each checked to stand there word for word",
+    )
     parser.set_defaults(handler=_run)
 
 
@@ -182,10 +188,23 @@ def _add_doctor(commands: Any) -> None:
 
 
 def _add_bench(commands: Any) -> None:
-    parser = commands.add_parser(
+    benchmarks = commands.add_parser(
         "bench", help="measure this package on this machine", allow_abbrev=False
     ).add_subparsers(metavar="BENCHMARK", required=True, parser_class=_Parser)
-    parser = parser.add_parser(
+    parser = benchmarks.add_parser(
+        "panel",
+        help="what a large run costs the page that shows it, and the notebook that keeps it",
+        description="Measure the notebook's panel: messages and bytes to the page, the longest block of its "
+        "main thread (needs Chromium and Playwright), and the size of what is saved.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--calls", type=_count, default=1000, metavar="N", help="calls (default 1000)")
+    parser.add_argument(
+        "--seconds", type=_count, default=4, metavar="N", help="of text at a steady pace (default 4)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(handler=_bench_panel)
+    parser = benchmarks.add_parser(
         "overhead",
         help="what a run costs beside the model, next to two references",
         description="Measure what a run costs beside the model, in one go with two references: raw aiohttp "
@@ -201,11 +220,26 @@ def _add_bench(commands: Any) -> None:
     parser.set_defaults(handler=_bench)
 
 
+def _add_kernelspec(commands: Any) -> None:
+    from .kernels.rlm.install import add_command  # noqa: PLC0415  its module is the kernel's
+
+    add_command(commands)
+
+
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
     models = parser.add_argument_group("models")
-    _add_setting(models, "--model", "model", "NAME")
+    root = models.add_mutually_exclusive_group()
+    _add_setting(root, "--model", "model", "NAME")
+    root.add_argument(
+        "--gguf",
+        dest="model",
+        metavar="PATH",
+        type=lambda path: f"gguf:{path}",
+        help="a GGUF file as the root model, on this machine, without a key (--model gguf:PATH)",
+    )
     _add_setting(models, "--sub-model", "sub_model", "NAME")
     _add_setting(models, "--base-url", "base_url", "URL")
+    _add_setting(models, "--api", "api", "NAME")
     models.add_argument(
         "--price",
         action="append",
@@ -220,6 +254,7 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     _add_setting(limits, "--timeout", "cell_timeout", "SECONDS")
     for cap in ("usd", "tokens", "calls", "seconds", "errors"):
         _add_setting(limits, f"--budget-{cap}", f"budget_{cap}", "N")
+    _add_setting(limits, "--direct-below", "direct_below", "TOKENS")
     _add_setting(parser, "--repl", "repl", "NAME")
     output = parser.add_argument_group("output")
     saving = output.add_mutually_exclusive_group()
@@ -235,9 +270,8 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
 def _add_setting(group: Any, flag: str, name: str, metavar: str) -> None:
     """Add the option for a setting; its value is checked here and used as `config.resolve` returns it."""
     field = next(each for each in FIELDS if each.name == name)
-    note = (
-        [] if field.default is None else [f"default {field.default:g}" if name != "repl" else "default local"]
-    )
+    default = f"{field.default:g}" if isinstance(field.default, int | float) else field.default
+    note = [] if default is None else [f"default {default}"]
 
     def check(text: str) -> str:
         try:
@@ -303,6 +337,13 @@ def _bench(args: argparse.Namespace) -> int:
     from .bench.command import overhead  # noqa: PLC0415  heavy
 
     overhead(args)
+    return 0
+
+
+def _bench_panel(args: argparse.Namespace) -> int:
+    from .bench.panel import panel  # noqa: PLC0415  heavy
+
+    panel(args)
     return 0
 
 

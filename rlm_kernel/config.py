@@ -185,6 +185,16 @@ def _limit(unit: str) -> Callable[[Any], float | None]:
     return parse
 
 
+def _one_of(*words: str) -> Callable[[Any], str]:
+    def parse(value: Any) -> str:
+        word = str(value).lower()
+        if word not in words:
+            raise ValueError(" or ".join(words))
+        return word
+
+    return parse
+
+
 def _switch(value: Any) -> bool:
     words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False}
     word = str(value).lower()
@@ -229,6 +239,19 @@ FIELDS: tuple[Field, ...] = (
         ("RLM_SUB_MODEL",),
         f"The model of sub-calls. Not set: the root model ({DEFAULT_SUB_MODEL} beside {DEFAULT_MODEL}).",
         _text,
+    ),
+    Field(
+        "api",
+        ("RLM_API",),
+        "How the endpoint is asked: chat (completions) or responses, where it offers that.",
+        _one_of("chat", "responses"),
+        "chat",
+    ),
+    Field(
+        "direct_below",
+        ("RLM_DIRECT_BELOW",),
+        "Estimated tokens of question and context below which one plain call is tried. Not set: never.",
+        _whole(1),
     ),
     Field("repl", ("RLM_REPL",), "Where the code of the root model runs.", _text, "local"),
     Field("max_depth", ("RLM_MAX_DEPTH", "MAX_DEPTH"), "How deep runs may call further runs.", _whole(0), 1),

@@ -50,7 +50,8 @@ def demo(args: argparse.Namespace) -> RunStatus:
             f"{size / 1e6:.1f} MB, as a dict path -> text",
             f"Question: {QUESTION}",
         )
-    if settings["api_key"].value is None and settings["base_url"].value is None:
+    endpoint = settings["api_key"].value or settings["base_url"].value
+    if not (endpoint or str(settings["model"].value).startswith("gguf:")):
         return _scripted(args, settings, files)
     return _asked(args, settings, files)
 
@@ -87,9 +88,12 @@ def _asked(args: argparse.Namespace, settings: dict[str, Setting], files: dict[s
     if not (args.quiet or args.json):
         caps = [each for name, each in settings.items() if name.startswith("budget_") and each.value]
         where = settings["base_url"].shown if settings["base_url"].value else "api.openai.com"
+        at = f"at {where}; this may cost money."
+        if settings["model"].shown.startswith("gguf:"):
+            at = "on this machine."
         names = [settings["model"].shown, settings["sub_model"].shown]
         _say(
-            f"Models:   {names[0]}, sub-model {names[1]}, at {where}; this may cost money.",
+            f"Models:   {names[0]}, sub-model {names[1]}, {at}",
             f"Budget:   {', '.join(f'{each.value:,} {each.name[7:]}' for each in caps)}",
             "",
         )

@@ -29,7 +29,7 @@ from .errors import (
     UnreachableError,
 )
 
-__all__ = ["Fact", "doctor"]
+__all__ = ["Fact", "doctor", "facts", "model_names"]
 
 DISTRIBUTION = "rlm-kernel"
 BASE = ("aiohttp", "anywidget", "ipykernel", "ipywidgets", "jupyter-client", "nbformat", "openai", "rich")
@@ -48,7 +48,7 @@ class Fact:
 def doctor(args: argparse.Namespace) -> int:
     """Print every fact; return 1 when something needed does not work, else 0."""
     failed = False
-    for fact in _facts(args):
+    for fact in facts(args):
         sys.stdout.write(f"{fact.state:<5} {fact.text}\n")
         if fact.hint:
             sys.stdout.write(f"      -> {fact.hint}\n")
@@ -57,12 +57,16 @@ def doctor(args: argparse.Namespace) -> int:
     return int(failed)
 
 
-def _facts(args: argparse.Namespace) -> Iterator[Fact]:
+def facts(args: argparse.Namespace, settings: Mapping[str, Setting] | None = None) -> Iterator[Fact]:
+    """Yield every fact; ``settings`` are those that hold, if not those of ``args`` and the environment.
+
+    It runs event loops of its own: not for a thread that runs one.
+    """
     yield _python()
     yield from _packages()
     yield from _extras()
     try:
-        settings = resolve({"model": args.model, "base_url": args.base_url})
+        settings = settings or resolve({"model": args.model, "base_url": args.base_url})
     except ConfigError as error:
         yield Fact("fail", f"settings: {error}", error.hint)
         settings = {}
@@ -202,7 +206,7 @@ async def _endpoint(settings: Mapping[str, Setting]) -> Fact:
     where = given.shown if given.value else "https://api.openai.com/v1"
     model = settings["model"].value
     try:
-        names = await _model_names(given.value or where, settings["api_key"].value)
+        names = await model_names(given.value or where, settings["api_key"].value)
     except RLMError as error:
         return Fact("fail", f"endpoint {where}: {error}", error.hint)
     if model is not None and model not in names:
@@ -211,7 +215,12 @@ async def _endpoint(settings: Mapping[str, Setting]) -> Fact:
     return Fact("ok", f"endpoint {where}: {len(names)} models" + (f", {model} among them" if model else ""))
 
 
-async def _model_names(base_url: str, key: str | None) -> list[str]:
+async def model_names(base_url: str, key: str | None) -> list[str]:
+    """Return the names of the models that an endpoint lists.
+
+    Raises:
+        ModelError: it does not tell.
+    """
     import aiohttp  # noqa: PLC0415  heavy
 
     headers = {"Authorization": f"Bearer {key}"} if key else {}

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 __all__ = ["ask", "build", "run", "settings_of"]
 
 _OPTIONS = (
-    *("model", "sub_model", "base_url", "repl", "max_depth", "max_iterations", "cell_timeout"),
+    *("model", "sub_model", "base_url", "api", "direct_below", "repl"),
+    *("max_depth", "max_iterations", "cell_timeout"),
     *("budget_usd", "budget_tokens", "budget_calls", "budget_seconds", "budget_errors"),
 )
 
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace) -> RunStatus:
     settings = settings_of(args)
     prices = prices_of(args.price)
     with build(settings, prices) as rlm:
-        contexts = _read_contexts(args.context)
+        contexts = _read_contexts(args.context, quiet=args.quiet)
         return ask(rlm, args, args.question.strip(), contexts, settings).status
 
 
@@ -75,6 +76,8 @@ def build(settings: Mapping[str, Setting], prices: Mapping[str, Price]) -> RLM:
         "sub_model",
         "base_url",
         "api_key",
+        "api",
+        "direct_below",
         "repl",
         "max_depth",
         "max_iterations",
@@ -105,7 +108,9 @@ def ask(
             path, writer = _trajectory(args.save, settings)
             if writer is not None:
                 readers.append(stack.enter_context(writer))
-        answer = rlm.completion(query=question, contexts=dict(contexts), readers=readers)
+        answer = rlm.completion(
+            query=question, contexts=dict(contexts), cite=getattr(args, "cite", False), readers=readers
+        )
     if args.json:
         _write(json.dumps({**answer.to_json(), "trace": None if path is None else str(path)}, default=repr))
     elif args.quiet:
@@ -161,8 +166,11 @@ def _trajectory(save: str | None, settings: Mapping[str, Setting]) -> tuple[Path
         return None, None
 
 
-def _read_contexts(given: Sequence[str]) -> dict[str, Any]:
-    """Return the contexts by name; paths given without a name are `context` together."""
+def _read_contexts(given: Sequence[str], *, quiet: bool) -> dict[str, Any]:
+    """Return the contexts by name; paths given without a name are `context` together.
+
+    What is not as one would expect is told on stderr. Refused files are told by the view, if there is one.
+    """
     from .files import read_paths  # noqa: PLC0415  on use
 
     patterns: dict[str, list[str]] = {}
@@ -175,8 +183,9 @@ def _read_contexts(given: Sequence[str]) -> dict[str, Any]:
     contexts = {}
     for name, paths in patterns.items():
         loaded = read_paths(paths)
-        contexts[name] = loaded.value
-        for note in loaded.notes:
+        contexts[name] = loaded
+        refusals = [loaded.reading.refusals()] if quiet and loaded.reading.refused else []
+        for note in (*loaded.notes, *loaded.reading.legend, *refusals):
             sys.stderr.write(f"{name}: {note}\n")
     return contexts
 

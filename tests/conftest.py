@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from rlm_kernel.models.server import ScriptedServer
 
 REQUIRE_ALL = os.environ.get("RLM_REQUIRE_ALL") == "1"
+# Read before the settings are taken out of the environment.
+REAL_MODEL = os.environ.get("RLM_TEST_GGUF", "")
 
 
 def _refuse_skip(report):
@@ -32,6 +34,20 @@ def pytest_runtest_makereport(item, call):
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report(collector):
     return _refuse_skip((yield))
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out, without a skip, what needs a real model where none is given."""
+    if REAL_MODEL:
+        return
+    config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("real_llm")])
+    items[:] = [item for item in items if not item.get_closest_marker("real_llm")]
+
+
+@pytest.fixture(scope="session")
+def real_gguf() -> str:
+    """The path of a real language model."""
+    return REAL_MODEL
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -11,6 +11,8 @@ from kernels import Repl, open_repl
 
 from rlm_kernel.repl.base import LLMQuery, RLMQuery
 from rlm_kernel.repl.bootstrap import GuestSettings
+from rlm_kernel.repl.local import LocalTransport
+from rlm_kernel.repl.session import JupyterSession
 
 # One pixel.
 PNG = (
@@ -329,3 +331,20 @@ async def test_forged_envelopes_are_refused_and_do_no_harm(repl):
 
 async def test_a_bare_input_request_is_answered_empty(repl):
     assert await repl.value("get_ipython().kernel.raw_input('name? ')") == "''"
+
+
+async def test_a_kernel_that_is_quicker_than_the_connection_to_it_starts_all_the_same():
+    class Late(LocalTransport):
+        def _connect(self, manager):
+            super()._connect(manager)
+            stdin, url = self._sockets["stdin"], manager._make_url("stdin")
+            stdin.disconnect(url)
+            asyncio.get_running_loop().call_later(0.5, stdin.connect, url)
+
+    session = JupyterSession(Late())
+    try:
+        info = await session.start([])
+        assert info.capabilities["control"]
+        assert await Repl(session).value("llm_query('q')") == "'reply to q'"
+    finally:
+        await session.close()

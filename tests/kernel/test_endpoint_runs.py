@@ -8,6 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rlm_kernel import RLM, Budget, ReplayModel, ScriptedModel
+from rlm_kernel.events import Notice
+from rlm_kernel.models.served_responses import thought
 from rlm_kernel.models.server import Fault, ScriptedServer
 
 KEY = "sk-canary-0123456789abcdef"
@@ -143,3 +145,50 @@ async def test_a_run_stops_within_its_calls(calls, batch):
     answer = await RLM(model=model, budget=Budget(calls=calls)).acompletion("What?", "text")
     assert answer.status == "over_budget"
     assert answer.total_calls == calls == len(model.requests)
+
+
+async def test_thoughts_live_on_between_root_turns_and_reach_nothing_else(tmp_path):
+    replies = iter([block("a = llm_query('go')"), block("print(a)"), block("len(context)"), "FINAL(5)"])
+    models = {
+        "root": ScriptedModel(lambda request: next(replies), name="root"),
+        "sub": ScriptedModel(lambda request: "fine", name="sub"),
+    }
+    events = []
+    async with ScriptedServer(models) as server:
+        async with RLM(model="root", sub_model="sub", base_url=server.base_url, api="responses") as rlm:
+            answer = await rlm.acompletion(
+                "How long?", "12345", readers=[events.append], save=tmp_path / "run.jsonl"
+            )
+        assert answer.text == "5"
+        assert {served.api for served in server.requests} == {"responses"}
+        roots = [served for served in server.requests if served.model == "root"]
+        carried = [
+            [item["encrypted_content"] for item in served.body["input"] if item["type"] == "reasoning"]
+            for served in roots
+        ]
+        numbers = [served.number for served in roots]
+        assert carried == [[thought(number) for number in numbers[:turn]] for turn in range(4)]
+        # The server refuses what it did not give out, so that the sub-model was sent none is told by this:
+        assert [served.status for served in server.requests] == [200] * 5
+    left = (tmp_path / "run.jsonl").read_text() + repr(events) + repr(answer)
+    assert "encrypted" not in left
+    assert ReplayModel(tmp_path / "run.jsonl").name == "root"
+
+
+async def test_a_direct_call_that_is_refused_becomes_a_run():
+    replies = iter([block("len(context)"), "FINAL(5)"])
+    model = ScriptedModel(lambda request: next(replies), name="root")
+
+    def too_long(served):
+        return Fault("status", 400, message="maximum context length exceeded") if served.number == 1 else None
+
+    events = []
+    async with (
+        ScriptedServer({"root": model}, fault=too_long) as server,
+        RLM(model="root", base_url=server.base_url, direct_below=1000) as rlm,
+    ):
+        answer = await rlm.acompletion("How long?", "12345", readers=[events.append])
+    assert (answer.text, answer.direct, answer.iterations) == ("5", False, 2)
+    assert answer.messages[0]["role"] == "system"
+    notices = [event.text for event in events if isinstance(event, Notice)]
+    assert "context length" in notices[1]

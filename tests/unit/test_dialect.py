@@ -298,7 +298,8 @@ def test_never_raises_and_offsets_hold(reply):
     previous = 0
     for block in parsed.blocks:
         assert previous <= block.start < block.end <= len(reply)
-        assert reply[block.start] in "`~"
+        text = reply[block.start : block.end]
+        assert text[0] in "`~" or text.lstrip("\n").startswith(block.code)
         previous = block.end
     if parsed.final:
         assert reply.startswith(parsed.final.kind, parsed.final.start)
@@ -326,3 +327,11 @@ def test_code_survives_a_fence_that_is_long_enough(code):
 )
 def test_no_reply_takes_long(start, unit):
     parse(start + unit * (100_000 // len(unit)))
+
+
+def test_the_next_message_that_a_reply_makes_up_is_not_read():
+    reply = "```repl\nlen(context)\n```\n\nUser:\nWell done.\n```repl\nx = 1\n```\nFINAL(1)"
+    parsed = parse(reply)
+    assert [block.code for block in parsed.blocks] == ["len(context)"]
+    assert (parsed.final, reply[parsed.invented_at :].partition("\n")[0]) == (None, "User:")
+    assert parse("```repl\n1\n```\nUser: the one who asks").invented_at is None

@@ -56,12 +56,16 @@ def test_a_table(kind, tmp_path):
         read_path(file)
 
 
-def test_a_table_without_pandas_names_the_extra(tmp_path, monkeypatch):
+def test_a_table_without_pandas_is_rows_and_without_pyarrow_names_the_extra(tmp_path, monkeypatch):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table = pytest.importorskip("pyarrow").table({"a": [1, 2]})
+    parquet.write_table(table, tmp_path / "table.parquet")
     monkeypatch.setitem(sys.modules, "pandas", None)
-    (tmp_path / "table.parquet").write_bytes(b"PAR1")
-    with pytest.raises(ContextError, match="needs pandas and pyarrow") as caught:
+    assert read_path(tmp_path / "table.parquet").value == [{"a": 1}, {"a": 2}]
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ContextError, match="needs pyarrow") as caught:
         read_path(tmp_path / "table.parquet")
-    assert "rlm-kernel[data]" in caught.value.hint
+    assert "rlm-kernel[readers]" in caught.value.hint
 
 
 @pytest.fixture

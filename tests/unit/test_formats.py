@@ -136,7 +136,7 @@ import sys, types
 from pathlib import Path
 package = sys.modules["rlm_guest"] = types.ModuleType("rlm_guest")
 package.__path__ = []
-for name in ("formats", "image", "encode", "decode"):
+for name in ("formats", "image", "lazy", "encode", "decode"):
     module = types.ModuleType("rlm_guest." + name)
     module.__package__ = "rlm_guest"
     sys.modules[module.__name__] = module

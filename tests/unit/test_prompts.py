@@ -62,6 +62,8 @@ FULL = PromptSpec(
     models=("small", "large"),
     tools=(("weather(city) -> dict", "the weather of {city} today"),),
     budget={"usd": 1.5, "calls": 100, "tokens": None, "seconds": 600},
+    output='{"type": "integer"}',
+    cite=True,
 )
 
 
@@ -79,7 +81,8 @@ def test_size():
 
 def test_only_what_applies_is_offered():
     plain, full = system_prompt(PromptSpec()), system_prompt(FULL)
-    for words in ("rlm_query", "model=", "images", "whole run", "weather", "Code asked"):
+    offered = ("rlm_query", "model=", "images", "whole run", "weather", "JSON schema below", "Code asked")
+    for words in (*offered, "quotes=[line "):
         assert words not in plain
         assert words in full
     assert "stopped after 120 s" in plain
@@ -233,7 +236,7 @@ def test_golden_transcript():
     slow = CellFeedback(1, "timed_out", seconds=120.2, variables=("lines",))
     silent = CellFeedback(1, "ok", variables=("lines", "rows"))
     turns: list[tuple[list[CellFeedback], list[str]]] = [
-        ([], [prompts.NO_CODE]),
+        ([], [prompts.no_code()]),
         ([], [prompts.REFUSED_UNSEEN]),
         ([failed], []),
         ([died], []),
@@ -252,3 +255,8 @@ def test_golden_transcript():
 def test_the_stated_cut_is_the_one_that_the_guest_makes():
     guest = GuestSettings()
     assert guest.head + guest.tail == EngineSettings().output_chars == PromptSpec().output_chars
+
+
+def test_a_reply_without_code_is_shown_some():
+    for names, code in ((["text"], "print(str(text)[:500])"), ([], "SHOW_VARS()")):
+        assert [block.code for block in parse(prompts.no_code(names)).blocks] == [code]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rlm_kernel.errors import CallError, WireError
 from rlm_kernel.repl import wire
-from rlm_kernel.repl.base import BudgetQuery, FinalAnswer, LLMQuery
+from rlm_kernel.repl.base import BudgetQuery, FinalAnswer, LLMQuery, ToolCall
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -19,7 +19,7 @@ JSON = st.recursive(
     max_leaves=20,
 )
 OPS = ["llm_query", "llm_query_batched", "rlm_query", "rlm_query_batched", "budget", "hello", "ready"]
-OPS += ["cell", "put", "abandon", "other"]
+OPS += ["cell", "put", "abandon", "tool", "other"]
 KEYS = [
     "prompt",
     "prompts",
@@ -32,6 +32,8 @@ KEYS = [
     "blob",
     "number",
     "frames",
+    "name",
+    "arguments",
 ]
 
 
@@ -75,6 +77,16 @@ def test_parts_of_a_prompt():
         wire.parse(envelope(op="llm_query", prompt=[{"image": "AAAA", "mime": "text/html"}]))
 
 
+def test_a_final_answer_with_quotes():
+    final = {"text": "1", "via": "FINAL", "quotes": ["a", "b" * 30_000, *["c"] * 2000]}
+    found = wire.parse(envelope(op="cell", final=final, variables=[])).body.final.quotes
+    assert found[:2] == ("a", "b" * wire.MAX_QUOTE)
+    assert len(found) == wire.MAX_QUOTES
+    for wrong in ("a", None, [1], [None], {"a": 1}):
+        with pytest.raises(WireError, match="quotes"):
+            wire.parse(envelope(op="cell", final={**final, "quotes": wrong}, variables=[]))
+
+
 def test_a_final_answer():
     final = {"text": "[1]", "json": "[1]", "via": "FINAL"}
     body = wire.parse(envelope(op="cell", final=final, variables=["x"], draft="d")).body
@@ -83,6 +95,18 @@ def test_a_final_answer():
 
 def test_budget():
     assert wire.parse(envelope(op="budget")).body == BudgetQuery()
+
+
+def test_a_call_of_a_tool():
+    arguments = '{"args": [1, {"$frame": 0}], "kwargs": {"k": null}}'
+    expected = ToolCall("lookup", (1, {"$frame": 0}), {"k": None})
+    assert wire.parse(envelope(op="tool", name="lookup", arguments=arguments)).body == expected
+    long = envelope(op="tool", name="lookup", arguments={"$frame": 0})
+    assert wire.parse(long, [arguments.encode()]).body == expected
+    many = json.dumps({"args": [0] * 2000, "kwargs": {}})
+    for wrong in ("[]", '{"args": 1, "kwargs": {}}', "[" * 100_000, ["text"], many):
+        with pytest.raises(WireError):
+            wire.parse(envelope(op="tool", name="lookup", arguments=wrong))
 
 
 def test_replies():
