@@ -13,17 +13,19 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from . import background, config, direct
 from .answer import Answer
+from .checks import check_approvals, check_long_runs, check_usd_cap
 from .context import Context, collect, reads_files
 from .engine import Engine, EngineSettings
-from .errors import ConfigError, InputError
+from .errors import InputError
 from .estimate import Estimate
 from .events import Emitter, Event
 from .hooks import Hook, Hooks, checked_hooks, is_async, with_async
 from .ledger import Budget, Ledger
 from .live import LiveRun, approver
-from .models.base import Model, ModelOptions
-from .models.plan import ModelPlan
+from .models.base import ModelOptions
+from .models.named import Models, named_plan
 from .repl import mainthread
+from .repl.backend import Backend
 from .repl.base import SessionFactory
 from .session import Session
 from .shapes import shape_of
@@ -33,13 +35,10 @@ from .tools import Toolbox, as_mapping, bind
 
 if TYPE_CHECKING:
     from .models.prices import Price
-    from .repl.pool import Pool
-    from .repl.session import JupyterSession
 
 __all__ = ["RLM"]
 
 Reader = Callable[[Event], Any]
-Models = str | Model | Sequence[str | Model]
 
 
 class RLM:
@@ -54,8 +53,9 @@ class RLM:
         api: How it is asked: ``chat`` or ``responses``.
         direct_below: Estimated tokens of question and contexts below which one plain call is tried in place
             of a run; None for never. `Answer.direct` tells.
-        repl: Where model-written code runs: ``local``; ``shell``, this process's IPython shell, on the objects
-            themselves, which keeps no key from it (see `rlm_kernel.repl.shell`); or a factory of sessions.
+        repl: Where model-written code runs: ``local``; ``shell``, this process's IPython shell, on the
+            objects themselves, which keeps no key from it (see `rlm_kernel.repl.shell`); or a factory of
+            sessions.
         share: With ``shell``, whether the variables that the model makes are the user's own.
         max_depth: The first depth at which ``rlm_query`` is a plain model call; 1 means no child has a REPL.
         max_iterations: Turns of a root model at most.
@@ -138,16 +138,10 @@ class RLM:
         self._approve_above_usd = approve_above_usd
         self._tools = as_mapping(tools or {})
         self._bound_tools = bind(self._tools)
-        self._owned: list[Any] = []
         self._secrets = [value["api_key"]] if value["api_key"] else []
-        self._plan = self._make_plan(model, sub_model, value, prices or {}, options)
-        self._repl: str | SessionFactory = value["repl"] if repl is None or isinstance(repl, str) else repl
-        if self._repl == "shell":
-            self._repl = _shell(share)
-        elif share:
-            raise ConfigError("share=True has no meaning without repl='shell'", hint="leave it away")
-        self._spare_kernels = spare_kernels
-        self._pools: list[Pool] = []
+        self._plan, self._owned = named_plan(model, sub_model, value, prices or {}, options)
+        where: str | SessionFactory = value["repl"] if repl is None or isinstance(repl, str) else repl
+        self._backend = Backend(where, share=share, spare_kernels=spare_kernels)
         self._settings = EngineSettings(
             max_depth=value["max_depth"],
             max_iterations=value["max_iterations"],
@@ -157,43 +151,11 @@ class RLM:
             direct_below=value["direct_below"],
             lazy_above=lazy_above,
             compact_at=compact_at,
-            backend=_backend(self._repl),
+            backend=self._backend.name,
         )
-        _check_usd_cap(self._budget, self._plan)
-        _check_long_runs(lazy_above, compact_at)
-        _check_approvals(approve, approve_cells, approve_above_usd, self._plan)
-
-    def _make_plan(
-        self,
-        model: Models | None,
-        sub_model: Models | None,
-        value: Mapping[str, Any],
-        prices: Mapping[str, Price],
-        options: ModelOptions | Sequence[ModelOptions],
-    ) -> ModelPlan:
-        given: list[str | Model] = []
-        for each, name in ((model, value["model"]), (sub_model, value["sub_model"])):
-            if each is None or isinstance(each, str):
-                # The default sub-model goes with the default model only.
-                given += [name] if name is not None and (each or not given or model is None) else []
-            elif isinstance(each, Model):
-                given.append(each)
-            else:
-                given += each
-        known: dict[str, Model] = {}
-        for each in given:
-            if isinstance(each, str) and each not in known:
-                known[each] = self._open_model(each, value, prices)
-        by_depth = [known[each] if isinstance(each, str) else each for each in given]
-        return ModelPlan(by_depth, (options,) if isinstance(options, ModelOptions) else tuple(options))
-
-    def _open_model(self, name: str, value: Mapping[str, Any], prices: Mapping[str, Price]) -> Model:
-        from .models.named import named  # noqa: PLC0415  on use
-
-        endpoint = {each: value[each] for each in ("api", "base_url", "api_key")}
-        model = named(name, **endpoint, prices=prices)
-        self._owned.append(model)
-        return model
+        check_usd_cap(self._budget, self._plan)
+        check_long_runs(lazy_above, compact_at)
+        check_approvals(approve, approve_cells, approve_above_usd, self._plan)
 
     async def acompletion(
         self,
@@ -262,7 +224,7 @@ class RLM:
             hooks.attach(emitter)
             engine = Engine(
                 self._plan,
-                await self._sessions(),
+                await self._backend.sessions(),
                 Ledger(budget or self._budget),
                 emitter,
                 self._settings,
@@ -270,7 +232,7 @@ class RLM:
                 output=shape,
                 cite=cite,
                 steering=steering or self._steering(),
-                child_sessions=await self._local_sessions() if self._in_shell else None,
+                child_sessions=await self._backend.child_sessions(),
             )
             try:
                 answer = await engine.run(query, collected, standing)
@@ -343,7 +305,7 @@ class RLM:
             InputError: a context that can't be used, or a budget that can't be held.
         """
         budget = budget or Budget()
-        _check_usd_cap(budget, self._plan)
+        check_usd_cap(budget, self._plan)
         return Session(self, collect(context, contexts, live=self._in_shell), budget, tools)
 
     def estimate(
@@ -441,44 +403,24 @@ class RLM:
         toolbox.check_contexts(contexts)
         return toolbox
 
-    async def _sessions(self) -> SessionFactory:
-        """Return what makes the sessions of a run on this event loop."""
-        if not isinstance(self._repl, str):
-            return self._repl
-        return await self._local_sessions()
-
     @property
     def _in_shell(self) -> bool:
         """Whether cells run in the user's own shell, on the objects themselves."""
-        return self._settings.backend == "shell"
+        return self._backend.in_shell
 
     @property
     def _is_away(self) -> bool:
         """Whether this is another event loop than the one that runs need whose cells take the main thread."""
         return self._in_shell and not background.is_here()
 
-    async def _local_sessions(self) -> SessionFactory:
-        if self._spare_kernels < 1:
-            return _local_session
-        from .repl.pool import pool_of  # noqa: PLC0415  on use
-
-        pool = await pool_of(_local_session)
-        pool.size = max(pool.size if pool.users else 0, self._spare_kernels)
-        pool.users.add(self)
-        if pool not in self._pools:
-            self._pools.append(pool)
-        return pool.take
-
     async def aclose(self) -> None:
         """Close what was opened on this event loop: connections, and spare kernels that nobody else uses."""
         if self._is_away:
-            return await background.there(self.aclose())
+            await background.there(self.aclose())
+            return
         for model in self._owned:
             await model.aclose()
-        here = asyncio.get_running_loop()
-        for pool in [pool for pool in self._pools if pool.loop is here]:
-            self._pools.remove(pool)
-            await pool.leave(self)
+        await self._backend.leave()
 
     def close(self) -> None:
         """Close what synchronous calls have opened; see `aclose`."""
@@ -519,58 +461,7 @@ def _budget(value: Mapping[str, Any]) -> Budget:
     return Budget(**{cap: value[f"budget_{cap}"] for cap in caps})
 
 
-def _check_usd_cap(budget: Budget, plan: ModelPlan) -> None:
-    """Refuse a cap in USD that could not be held, before a request is sent."""
-    if budget.usd is None or budget.tokens is not None:
-        return
-    for model in plan.models:
-        if not getattr(model, "price_known", True):
-            raise ConfigError(
-                f"a budget of {budget.usd:g} USD can't be held: the price of {model.name} is not known",
-                hint="give it with prices=, or cap tokens",
-            )
-
-
-def _check_long_runs(lazy_above: int | None, compact_at: float | None) -> None:
-    if lazy_above is not None and lazy_above < 0:
-        raise ConfigError(f"lazy_above={lazy_above!r} is no size", hint="give a number of bytes, or None")
-    if compact_at is not None and not 0 < compact_at <= 1:
-        raise ConfigError(f"compact_at={compact_at!r} is no part of a window", hint="give 0.85, or None")
-
-
-def _check_approvals(approve: Any, cells: bool, above_usd: float | None, plan: ModelPlan) -> None:  # noqa: FBT001
-    asked = cells or above_usd is not None
-    if asked and approve is None:
-        raise ConfigError("nobody is there to approve anything", hint="give approve= a function")
-    if approve is not None and not asked:
-        raise ConfigError("approve= is never asked", hint="set approve_cells=True or approve_above_usd=")
-    if above_usd is not None:
-        _check_usd_cap(Budget(usd=above_usd), plan)
-
-
 def _writer(path: str | os.PathLike[str], secrets: Sequence[str]) -> Any:
     from .trace.jsonl import JsonlWriter  # noqa: PLC0415  on use
 
     return JsonlWriter(path, secrets=secrets)
-
-
-def _local_session() -> JupyterSession:
-    # Only when the first kernel starts, beside the first request: importing ZeroMQ takes its time.
-    from .repl.local import local_session  # noqa: PLC0415
-
-    return local_session()
-
-
-def _backend(repl: str | SessionFactory) -> str:
-    """Return the name of the backend, for events."""
-    if not isinstance(repl, str):
-        return str(getattr(repl, "backend", "custom"))
-    if repl != "local":
-        raise ConfigError(f"no REPL named {repl!r}", hint="there are: local, shell")
-    return repl
-
-
-def _shell(share: bool) -> SessionFactory:  # noqa: FBT001
-    from .repl.shell import Shell  # noqa: PLC0415  on use
-
-    return Shell(share=share)

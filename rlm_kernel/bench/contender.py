@@ -65,14 +65,14 @@ class _Spares:
 
     async def refill(self, base_url: str) -> None:
         """Wait until all spare kernels are there."""
-        from ..repl.local import local_session  # noqa: PLC0415  heavy
+        from ..repl.backend import KERNELS  # noqa: PLC0415  heavy
         from ..repl.pool import pool_of  # noqa: PLC0415  heavy
         from ..rlm import RLM  # noqa: PLC0415  heavy
 
         if self._holder is None:
             self._holder = RLM(model="one", base_url=base_url, api_key=API_KEY)
             await self._holder.acompletion(QUERY, "x")
-        pool = await pool_of(local_session)
+        pool = await pool_of(KERNELS["local"])
         end = time.monotonic() + REFILL_SECONDS
         while len(pool) < pool.size and time.monotonic() < end:  # noqa: ASYNC110  the pool tells nobody
             await asyncio.sleep(0.02)

@@ -1,7 +1,8 @@
 """Spare kernels, started ahead and handed out once, so that a run does not wait for its own.
 
-There is one pool per event loop. It fills up only after a kernel was taken, a moment later and one at a
-time: a program that makes a single run pays nothing, and a run's own kernel has the processors to itself.
+There is one pool per event loop and kind of kernel. It fills up only after a kernel was taken, a moment later
+and one at a time: a program that makes a single run pays nothing, and a run's own kernel has the processors
+to itself.
 Spares go away when they were not needed for a while, when the last user of the pool is closed, with the event
 loop, and with the process.
 """
@@ -13,6 +14,7 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -126,23 +128,34 @@ class Pool:
             await self._ending.popitem()[0].close()
 
 
-_POOLS: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[Pool, AsyncIterator[None]]] = WeakKeyDictionary()
+@dataclass(slots=True)
+class _OfLoop:
+    """The pools of one event loop, and the generator that ends with it."""
+
+    pools: dict[Callable[[], JupyterSession], Pool]
+    guard: AsyncIterator[None]
+
+
+_LOOPS: WeakKeyDictionary[asyncio.AbstractEventLoop, _OfLoop] = WeakKeyDictionary()
 
 
 async def pool_of(make: Callable[[], JupyterSession]) -> Pool:
-    """Return the running loop's pool, made when it is first asked for."""
+    """Return the running loop's pool of what ``make`` makes, which is made when it is first asked for."""
     loop = asyncio.get_running_loop()
-    if loop not in _POOLS:
-        pool = Pool(make)
-        end = _close_with_loop(pool)
-        _POOLS[loop] = (pool, end)
-        await anext(end)
-    return _POOLS[loop][0]
+    mine = _LOOPS.get(loop)
+    if mine is None:
+        pools: dict[Callable[[], JupyterSession], Pool] = {}
+        mine = _LOOPS[loop] = _OfLoop(pools, _close_with_loop(pools))
+        await anext(mine.guard)
+    if make not in mine.pools:
+        mine.pools[make] = Pool(make)
+    return mine.pools[make]
 
 
-async def _close_with_loop(pool: Pool) -> AsyncIterator[None]:
+async def _close_with_loop(pools: dict[Callable[[], JupyterSession], Pool]) -> AsyncIterator[None]:
     # `asyncio.run` and its like close suspended generators before they close the loop.
     try:
         yield
     finally:
-        await pool.close()
+        for pool in pools.values():
+            await pool.close()

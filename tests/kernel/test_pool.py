@@ -87,7 +87,7 @@ async def test_closing_the_last_user_closes_the_spares(monkeypatch):
     one, two = RLM(model=model), RLM(model=model, spare_kernels=1)
     await one.acompletion("What?", "text")
     await two.acompletion("What?", "text")
-    (pool,) = one._pools
+    (pool,) = one._backend._pools
     await filled(pool)
     await one.aclose()
     assert len(pool) == 2
@@ -98,7 +98,7 @@ async def test_closing_the_last_user_closes_the_spares(monkeypatch):
 async def test_no_spares_when_none_are_wanted():
     rlm = RLM(model=ScriptedModel(lambda request: "```repl\nFINAL(context)\n```"), spare_kernels=0)
     assert await rlm.acompletion("What?", "text")
-    assert rlm._pools == []
+    assert rlm._backend._pools == []
 
 
 SCRIPT = """
@@ -108,7 +108,7 @@ from rlm_kernel.repl import pool
 pool.FILL_DELAY_SECONDS = 0.01
 rlm = RLM(model=ScriptedModel(lambda request: "```repl\\nFINAL(1)\\n```"))
 rlm.completion("What?", "text")
-spares = rlm._pools[0]
+spares = rlm._backend._pools[0]
 while len(spares) < 2: time.sleep(0.05)
 print(*[spare._transport._process.pid for spare in spares._spares], flush=True)
 END

@@ -26,7 +26,7 @@ LAYERS = (
     ("models", "repl", "shapes", "answercheck", "citing"),
     ("asides", "conversation", "hooks", "steering", "standing"),
     ("engine", "direct", "history", "opencall", "run", "subcalls", "typedcalls", "reports", "rootcalls", "window", "reins", "judging"),
-    ("tools",),
+    ("tools", "checks"),
     ("rlm", "background", "live", "session"),
     ("",),  # the package itself names the facade
     ("kernels", "notebook", "service", "bench", "compat", "terminal", "demo", "doctor", "cli"),

@@ -1,0 +1,90 @@
+"""Where an `RLM` has its code executed: a backend by name, or sessions of the caller's own making.
+
+A named backend whose kernels take their time to start keeps spare ones, in a pool that all of its users on
+one event loop share.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ..errors import ConfigError
+from .base import SessionFactory
+
+if TYPE_CHECKING:
+    from .pool import Pool
+    from .session import JupyterSession
+
+__all__ = ["KERNELS", "Backend"]
+
+
+def _local_session() -> JupyterSession:
+    # Only when the first kernel starts, beside the first request: importing ZeroMQ takes its time.
+    from .local import local_session  # noqa: PLC0415
+
+    return local_session()
+
+
+KERNELS: dict[str, Callable[[], JupyterSession]] = {"local": _local_session}
+"""What makes a session, not started yet, by the name of the backend."""
+
+
+class Backend:
+    """What makes the sessions of one `RLM`.
+
+    ``repl`` is a name or a factory of sessions; for ``share`` see `rlm_kernel.repl.shell.Shell`;
+    ``spare_kernels`` are kept ready.
+
+    Raises:
+        ConfigError: no backend of this name, or ``share`` for one that has no use for it.
+    """
+
+    def __init__(self, repl: str | SessionFactory, *, share: bool, spare_kernels: int) -> None:
+        self._spare_kernels = spare_kernels
+        self._pools: list[Pool] = []
+        self._own: SessionFactory | None = None if isinstance(repl, str) else repl
+        self.name = repl if isinstance(repl, str) else str(getattr(repl, "backend", "custom"))
+        if repl == "shell":
+            from .shell import Shell  # noqa: PLC0415  on use
+
+            self._own = Shell(share=share)
+        elif share:
+            raise ConfigError("share=True has no meaning without repl='shell'", hint="leave it away")
+        elif isinstance(repl, str) and repl not in KERNELS:
+            known = ", ".join([*KERNELS, "shell"])
+            raise ConfigError(f"no REPL named {repl!r}", hint=f"there are: {known}")
+
+    @property
+    def in_shell(self) -> bool:
+        """Whether cells run in the user's own shell, on the objects themselves."""
+        return self.name == "shell"
+
+    async def sessions(self) -> SessionFactory:
+        """Return what makes the sessions of a run on the running event loop."""
+        return self._own or await self._pooled(self.name)
+
+    async def child_sessions(self) -> SessionFactory | None:
+        """Return what makes those of its children, where that is something else."""
+        return await self._pooled("local") if self.in_shell else None
+
+    async def _pooled(self, name: str) -> SessionFactory:
+        make = KERNELS[name]
+        if self._spare_kernels < 1:
+            return make
+        from .pool import pool_of  # noqa: PLC0415  on use
+
+        pool = await pool_of(make)
+        pool.size = max(pool.size if pool.users else 0, self._spare_kernels)
+        pool.users.add(self)
+        if pool not in self._pools:
+            self._pools.append(pool)
+        return pool.take
+
+    async def leave(self) -> None:
+        """Close the spare kernels on the running event loop that nobody else uses."""
+        here = asyncio.get_running_loop()
+        for pool in [pool for pool in self._pools if pool.loop is here]:
+            self._pools.remove(pool)
+            await pool.leave(self)
