@@ -44,9 +44,9 @@ _DESCRIPTION_CHARS = 4000
 class Context:
     """One context: its name in the REPL and its value, or the file with its encoded bytes.
 
-    Made by `of`, `live` or `spooled`. ``format`` is one of `FORMATS`, or ``live``. ``file`` is where the encoded bytes lie if they
-    came from a kernel. ``path`` says where the value was read from, ``notes`` what was left out. ``lazy`` is
-    whether kernels get a view of it, see `rlm_kernel.guest.lazy`. ``reading`` tells of documents among its
+    Made by `of`, `live` or `spooled`. ``format`` is one of `FORMATS`, or ``live``. ``file`` is where the
+    encoded bytes lie if they came from a kernel. ``path`` says where the value was read from, ``notes`` what
+    was left out. ``lazy`` is whether kernels get a view of it, see `rlm_kernel.guest.lazy`. ``reading`` tells of documents among its
     files.
     """
 
@@ -272,8 +272,8 @@ def collect(
     """Return the contexts that a user passed: one, named ``context``, and any number by name.
 
     A `pathlib.Path`, or a list of them, stands for what it holds, and so does a `rlm_kernel.files.Loaded`;
-    None for no context. Images of documents become a context of their own, NAME_images. With ``live`` any other
-    object is one as well, see `Context.live`.
+    None for no context. Images of documents become a context of their own, NAME_images. With ``live`` any
+    other object is one as well, see `Context.live`.
 
     Raises:
         ContextError: anything about them that can't be used.

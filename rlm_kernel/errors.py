@@ -151,7 +151,7 @@ class CallError(RLMError):
     """A call made from a cell failed.
 
     ``kind`` is the word the cell sees (``budget``, ``model``, ``schema``, ``tool``, ``depth``, ``cancelled``,
-    ``bad_request``, ``internal``): it is all that model-written code learns, so it must not hold anything secret.
+    ``bad_request``, ``internal``). It is all that model-written code learns, so it must hold nothing secret.
     """
 
     def __init__(self, message: str, *, kind: str, hint: str = "") -> None:

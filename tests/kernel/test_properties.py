@@ -1,4 +1,4 @@
-"""What holds for any script: the same run twice is the same run, and a model that gets nowhere is told apart."""
+"""What holds for any script: twice it is the same run; a model that gets nowhere is told apart."""
 
 import re
 

@@ -25,7 +25,8 @@ def test_option_wins_over_environment_over_default():
 
 @pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.name)
 def test_earlier_variables_win(field):
-    good = {"api_key": KEY, "base_url": "http://one.test/v1", "wasm_service_url": "http://one.test", "api": "chat"}
+    good = {"api_key": KEY, "base_url": "http://one.test/v1", "api": "chat"}
+    good["wasm_service_url"] = "http://one.test"
     value = good.get(field.name, "1")
     for position, variable in enumerate(field.variables):
         environment = {name: value if name == variable else "9" for name in field.variables[position:]}
