@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from .models.responses import ResponsesModel
     from .models.scripted import ScriptedModel
     from .rlm import RLM
+    from .runs.steering import Approval, Refusal
     from .session import Session
-    from .steering import Approval, Refusal
     from .tools import Tool
 
 __version__ = "0.1.0.dev0"
@@ -26,7 +26,7 @@ __version__ = "0.1.0.dev0"
 _HOMES = {
     "RLM": "rlm",
     "Answer": "answer",
-    "Approval": "steering",
+    "Approval": "runs.steering",
     "Budget": "ledger",
     "GGUFModel": "models.gguf",
     "LiveRun": "live",
@@ -34,7 +34,7 @@ _HOMES = {
     "ModelOptions": "models.base",
     "OpenAIModel": "models.openai",
     "RLMError": "errors",
-    "Refusal": "steering",
+    "Refusal": "runs.steering",
     "ReplayModel": "models.replay",
     "ResponsesModel": "models.responses",
     "ScriptedModel": "models.scripted",

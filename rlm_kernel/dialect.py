@@ -120,7 +120,7 @@ _OPENING = re.compile(
 _CLOSING = re.compile(r"[ \t]*(`{3,}|~{3,})[ \t]*")
 _TAG = re.compile(r"[ \t]*\{?\.?([\w+#-]*)")
 _FINAL = re.compile(r"[ \t]*(?:\*{1,3}|_{1,3})?(?P<word>FINAL(?:_VAR)?)[ \t]*\(")
-# Quotes beside the name are read by `rlm_kernel.citing`.
+# Quotes beside the name are read by `rlm_kernel.runs.citing`.
 _VARIABLE = re.compile(
     r"""\s*(["']?)([^\W\d]\w*)\1\s*(?:,\s*quotes\s*=\s*(?:(?s:\[.{0,8000}?\])|\w+)\s*)?\)"""
 )

@@ -2,7 +2,7 @@
 
 The engine knows models, REPLs, the ledger and events; no HTTP, no Jupyter, no IPython. It starts no thread
 and no process, so it also runs in a browser. Here is what all runs of one tree share; one of them is
-`rlm_kernel.run.Run`, and a child is a run one level deeper, with a REPL of its own.
+`rlm_kernel.runs.run.Run`, and a child is a run one level deeper, with a REPL of its own.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from itertools import count
 
 from .answer import Answer
 from .context import Context
-from .direct import first_run
 from .events import Emitter
 from .ledger import Ledger
 from .models.plan import ModelPlan
 from .repl.base import SessionFactory
+from .runs.direct import first_run
+from .runs.standing import Standing
+from .runs.steering import Steering
+from .runs.subcalls import Tools
 from .shapes import Shape
-from .standing import Standing
-from .steering import Steering
-from .subcalls import Tools
 
 __all__ = ["Engine", "EngineSettings"]
 
@@ -83,9 +83,7 @@ class Engine:
         self.output = output
         self.cite = cite
 
-    async def run(
-        self, query: str, contexts: Sequence[Context], standing: Standing | None = None
-    ) -> Answer:
+    async def run(self, query: str, contexts: Sequence[Context], standing: Standing | None = None) -> Answer:
         """Answer ``query`` over ``contexts``; every outcome but cancellation is an `Answer`.
 
         ``standing`` is what a session has for it already.

@@ -127,7 +127,10 @@ class RunStarted(_Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelStarted(_Event):
-    """A kernel is ready with its contexts loaded. ``again`` is true when it replaces a lost one."""
+    """A kernel is ready with its contexts loaded. ``again`` is true when it replaces a lost one.
+
+    ``digests`` holds, by name, the SHA-256 of the contexts as they were encoded for it.
+    """
 
     type: Literal["kernel_started"] = "kernel_started"
     kernel: str
@@ -135,6 +138,7 @@ class KernelStarted(_Event):
     implementation: str
     seconds: float
     again: bool = False
+    digests: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,7 @@ from .events import Emitter, Event
 from .history import History
 from .hooks import is_async
 from .ledger import TreeUsage
-from .steering import Approval, Approver, Refusal, Steering, UserCell
+from .runs.steering import Approval, Approver, Refusal, Steering, UserCell
 
 __all__ = ["LiveRun", "approver"]
 

@@ -7,11 +7,10 @@ import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
-from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
-from . import background, config, direct
+from . import background, config
 from .answer import Answer
 from .checks import check_approvals, check_long_runs, check_usd_cap
 from .context import Context, collect, reads_files
@@ -27,10 +26,11 @@ from .models.named import Models, named_plan
 from .repl import mainthread
 from .repl.backend import Backend
 from .repl.base import SessionFactory
+from .runs import direct
+from .runs.standing import Standing
+from .runs.steering import Approval, Steering
 from .session import Session
 from .shapes import shape_of
-from .standing import Standing
-from .steering import Approval, Steering
 from .tools import Toolbox, as_mapping, bind
 
 if TYPE_CHECKING:
@@ -360,7 +360,7 @@ class RLM:
                 output=output,
                 cite=cite,
                 # Where cells take the main thread, events come from another one.
-                readers=[partial(here.call_soon_threadsafe, queue.put_nowait)],
+                readers=[lambda event: here.call_soon_threadsafe(queue.put_nowait, event)],
             )
         )
         task.add_done_callback(lambda _: queue.put_nowait(None))

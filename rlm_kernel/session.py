@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 from . import background
 from .answer import Answer
-from .asides import free_name
 from .context import Context, collect, reads_files
-from .errors import BudgetExceededError, ContextError, InputError
+from .errors import BudgetExceededError, InputError
 from .events import Emitter
 from .ledger import Budget, Ledger
 from .live import LiveRun
-from .standing import Standing
-from .steering import Steering
+from .runs.asides import free_name
+from .runs.standing import Standing
+from .runs.steering import Steering
 from .usage import Usage
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ class Session:
             budget = self._budget_left()
             if isinstance(budget, BudgetExceededError):
                 return Answer("over_budget", "", reason=f"of the session, the {budget}")
-            self._take(added)
+            renamed = self._take(added)
             self._tell_history()
             steering = steering or self._rlm._steering()
             try:
@@ -168,8 +168,8 @@ class Session:
                     tools=self._tools,
                     **options,
                 )
-            except ContextError:
-                self._forget(added)
+            except InputError:
+                self._give_back(added, renamed)
                 raise
             finally:
                 if steering.ledger is not None:
@@ -189,8 +189,8 @@ class Session:
 
     # Contexts and history ---------------------------------------------------------------------------
 
-    def _take(self, added: Sequence[Context]) -> None:
-        """Add contexts; those whose names they take get a number."""
+    def _take(self, added: Sequence[Context]) -> Mapping[str, str]:
+        """Add contexts; return the new names, with a number, of those whose names they take."""
         if any(context.name == HISTORY for context in added):
             raise InputError(
                 f"no context of a session may be called {HISTORY!r}", hint="earlier answers are, in the REPL"
@@ -208,12 +208,19 @@ class Session:
         self._contexts = {**lazy, **self._contexts}
         if self._standing.repl is not None and lazy:
             self._standing.repl.take(tuple(lazy.values()), renamed)
+        return renamed
 
-    def _forget(self, added: Sequence[Context]) -> None:
-        for context in added:
-            self._contexts.pop(context.name, None)
+    def _give_back(self, added: Sequence[Context], renamed: Mapping[str, str]) -> None:
+        """Undo `_take`."""
+        names = [context.name for context in added]
+        back = {new: old for old, new in renamed.items()}
+        for name in names:
+            del self._contexts[name]
+        for new, old in back.items():
+            self._contexts = {old: self._contexts.pop(new).renamed(old), **self._contexts}
         if self._standing.repl is not None:
-            self._standing.repl.forget([context.name for context in added])
+            self._standing.repl.forget(names)
+            self._standing.repl.take((), back)
 
     def _tell_history(self) -> None:
         self._standing.history = tuple(self._history)
@@ -252,7 +259,8 @@ class Session:
     async def aclose(self) -> None:
         """Wait for the question under way, if there is one, and end the kernel. Safe to call twice."""
         if self._rlm._is_away:
-            return await background.there(self.aclose())
+            await background.there(self.aclose())
+            return
         if self._loop is not None:
             self._bind_loop()
         async with self._lock:

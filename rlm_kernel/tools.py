@@ -52,7 +52,7 @@ class Tool:
 
 
 class Toolbox:
-    """The functions of one run, as `bind` has made them; see `rlm_kernel.subcalls.Tools`.
+    """The functions of one run, as `bind` has made them; see `rlm_kernel.runs.subcalls.Tools`.
 
     ``secrets`` are texts that no result and no error may hold.
     """

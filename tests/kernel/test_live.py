@@ -14,7 +14,7 @@ from test_runs import block, kernels, said
 from rlm_kernel import RLM, Budget, ScriptedModel
 from rlm_kernel.errors import ConfigError, InputError
 from rlm_kernel.models.prices import Price
-from rlm_kernel.steering import Refusal
+from rlm_kernel.runs.steering import Refusal
 
 PRICED = {"*": Price(Decimal(1000), Decimal(1000))}
 

@@ -5,9 +5,9 @@ import asyncio
 import pytest
 
 from rlm_kernel import dialect
-from rlm_kernel.citing import Citing, TextQuotes, read_quotes
 from rlm_kernel.context import Context
 from rlm_kernel.repl.base import FinalAnswer
+from rlm_kernel.runs.citing import Citing, TextQuotes, read_quotes
 
 
 @pytest.mark.parametrize(

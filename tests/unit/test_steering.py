@@ -6,7 +6,7 @@ import pytest
 
 from rlm_kernel.errors import BudgetExceededError
 from rlm_kernel.ledger import Budget, Ledger
-from rlm_kernel.steering import Approval, Refusal, Steering
+from rlm_kernel.runs.steering import Approval, Refusal, Steering
 
 
 def approval(cost=None):

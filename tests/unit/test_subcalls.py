@@ -12,7 +12,7 @@ from rlm_kernel.messages import message_text
 from rlm_kernel.models.plan import ModelPlan
 from rlm_kernel.models.scripted import ScriptedModel
 from rlm_kernel.repl.base import RLMQuery
-from rlm_kernel.subcalls import PLAIN_CONTEXT_CHARS, Place, SubCalls
+from rlm_kernel.runs.subcalls import PLAIN_CONTEXT_CHARS, Place, SubCalls
 
 
 async def ask(context):

@@ -15,7 +15,7 @@ from rlm_kernel.messages import message_text
 from rlm_kernel.models.plan import ModelPlan
 from rlm_kernel.models.server import Fault, ScriptedServer
 from rlm_kernel.repl.base import LLMQuery, ToolCall
-from rlm_kernel.subcalls import Place, SubCalls
+from rlm_kernel.runs.subcalls import Place, SubCalls
 
 YEAR = {"type": "object", "properties": {"year": {"type": "integer"}}, "required": ["year"]}
 PLACE = Place("r1", 0, 1, "cell")

@@ -11,15 +11,12 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from . import asides, dialect, feedback, prompts, reports
-from .answer import Answer, CellRecord
-from .answercheck import AnswerCheck
-from .citing import Citing
-from .context import Context
-from .conversation import Conversation
-from .errors import BudgetExceededError, CallError, ContextError, KernelError, ModelError, OutputError
-from .estimate import Estimate
-from .events import (
+from .. import dialect, feedback, prompts
+from ..answer import Answer, CellRecord
+from ..context import Context
+from ..errors import BudgetExceededError, CallError, ContextError, KernelError, ModelError, OutputError
+from ..estimate import Estimate
+from ..events import (
     CellFinished,
     CellOutput,
     CellStarted,
@@ -29,18 +26,22 @@ from .events import (
     Notice,
     RunStatus,
 )
+from ..messages import Message, Part, sendable
+from ..repl.base import CellResult, FinalAnswer, KernelInfo
+from ..repl.supervisor import Supervisor
+from . import asides, reports
+from .answercheck import AnswerCheck
+from .citing import Citing
+from .conversation import Conversation
 from .judging import Judge
-from .messages import Message, Part, sendable
 from .reins import Reins
-from .repl.base import CellResult, FinalAnswer, KernelInfo
-from .repl.supervisor import Supervisor
 from .rootcalls import RootCalls
 from .standing import Standing
 from .subcalls import Place, SubCalls
 from .window import Window
 
 if TYPE_CHECKING:
-    from .engine import Engine
+    from ..engine import Engine
 
 __all__ = ["Run"]
 
@@ -357,6 +358,7 @@ class Run:
                 implementation=info.implementation,
                 seconds=seconds,
                 again=again,
+                digests={each.name: each.sha256 for each in self.contexts if each.sha256},
             )
         )
 

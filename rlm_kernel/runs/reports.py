@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from . import __version__
-from .answer import Answer
-from .events import Notice, RunFinished, RunStarted
-from .feedback import CellFeedback
-from .repl.base import CellResult
+from .. import __version__
+from ..answer import Answer
+from ..events import Notice, RunFinished, RunStarted
+from ..feedback import CellFeedback
+from ..repl.base import CellResult
 
 if TYPE_CHECKING:
     from .run import Run

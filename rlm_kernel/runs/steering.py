@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
 
-from .answer import Answer
-from .errors import BudgetExceededError, InputError
-from .ledger import Ledger
+from ..answer import Answer
+from ..errors import BudgetExceededError, InputError
+from ..ledger import Ledger
 
 __all__ = ["Approval", "Approver", "Refusal", "Steering", "UserCell"]
 

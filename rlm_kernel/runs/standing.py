@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from .repl.supervisor import Supervisor
+from ..repl.supervisor import Supervisor
 
 __all__ = ["Standing"]
 

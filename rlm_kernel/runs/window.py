@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
+from ..errors import ContextLengthError
+from ..events import Compacted, Emitter, Notice
+from ..messages import Message, sendable
+from ..models.base import ModelOptions, Reply
 from . import asides
 from .conversation import Conversation
-from .errors import ContextLengthError
-from .events import Compacted, Emitter, Notice
-from .messages import Message, sendable
-from .models.base import ModelOptions, Reply
 from .rootcalls import RootCalls
 
 __all__ = ["DEFAULT_TOKENS", "Window"]

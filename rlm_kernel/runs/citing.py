@@ -16,13 +16,13 @@ import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
-from . import prompts
-from .context import Context
-from .dialect import TextFinal
-from .events import RunStatus
-from .evidence import Quote, Search
-from .passages import passages
-from .repl.base import CellResult, FinalAnswer
+from .. import prompts
+from ..context import Context
+from ..dialect import TextFinal
+from ..events import RunStatus
+from ..evidence import Quote, Search
+from ..passages import passages
+from ..repl.base import CellResult, FinalAnswer
 
 __all__ = ["Citing", "TextQuotes", "read_quotes"]
 

@@ -10,14 +10,14 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-from .events import CallDelta, CallStarted
-from .messages import Message
-from .models.base import Carried, Model, Reply, Request
+from ..events import CallDelta, CallStarted
+from ..messages import Message
+from ..models.base import Carried, Model, Reply, Request
+from ..repl.supervisor import Supervisor
 from .opencall import OpenCall
-from .repl.supervisor import Supervisor
 
 if TYPE_CHECKING:
-    from .engine import Engine
+    from ..engine import Engine
 
 __all__ = ["RootCalls"]
 

@@ -14,18 +14,18 @@ from functools import partial
 from itertools import count
 from typing import Any, Protocol
 
-from .context import Context
-from .errors import BudgetExceededError, CallError, ContextError, ModelError
-from .events import CallKind, CallStarted, Emitter
-from .ledger import Ledger
-from .messages import Message, Part, sendable
-from .models.base import Model, Reply, Request
-from .models.plan import ModelPlan
+from ..context import Context
+from ..errors import BudgetExceededError, CallError, ContextError, ModelError
+from ..events import CallKind, CallStarted, Emitter
+from ..ledger import Ledger
+from ..messages import Message, Part, sendable
+from ..models.base import Model, Reply, Request
+from ..models.plan import ModelPlan
+from ..prompts import sub_prompt
+from ..repl.base import BudgetQuery, Call, LLMQuery, ToolCall, ToolStub
+from ..usage import Usage
 from .opencall import OpenCall
-from .prompts import sub_prompt
-from .repl.base import BudgetQuery, Call, LLMQuery, ToolCall, ToolStub
 from .typedcalls import TypedCalls, result_text, tool_text
-from .usage import Usage
 
 __all__ = ["Place", "SubCalls", "Tools"]
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from . import asides, feedback, reports
-from .events import Notice
+from .. import feedback
+from ..events import Notice
+from . import asides, reports
 from .steering import Approval, Refusal
 
 if TYPE_CHECKING:

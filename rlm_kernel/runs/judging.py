@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from . import dialect, feedback, prompts
-from .repl.base import FinalAnswer
+from .. import dialect, feedback, prompts
+from ..repl.base import FinalAnswer
 
 if TYPE_CHECKING:
     from .run import Run

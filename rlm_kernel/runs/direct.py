@@ -12,22 +12,22 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-from .context import Context
-from .errors import RequestRefusedError
-from .estimate import REPLY_TOKENS, Estimate, text_tokens, value_tokens
-from .events import CallDelta, CallStarted, Notice
-from .guest.describe import CHARS_PER_TOKEN
-from .messages import Message, sendable
-from .models.base import Model, ModelOptions, Reply, Request
+from ..context import Context
+from ..errors import RequestRefusedError
+from ..estimate import REPLY_TOKENS, Estimate, text_tokens, value_tokens
+from ..events import CallDelta, CallStarted, Notice
+from ..guest.describe import CHARS_PER_TOKEN
+from ..messages import Message, sendable
+from ..models.base import Model, ModelOptions, Reply, Request
+from ..prompts import sub_prompt
+from ..repl.base import FinalAnswer
+from ..usage import Usage
 from .opencall import OpenCall
-from .prompts import sub_prompt
-from .repl.base import FinalAnswer
 from .run import Run
 from .standing import Standing
-from .usage import Usage
 
 if TYPE_CHECKING:
-    from .engine import Engine
+    from ..engine import Engine
 
 __all__ = ["DirectRun", "direct_prompt", "estimate", "first_run"]
 

@@ -10,12 +10,12 @@ import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from .errors import CallError, RequestRefusedError
-from .messages import Message, Part, TextPart, sendable
-from .models.base import Reply
-from .prompts import faulty_reply, json_request
-from .repl.base import ToolCall
-from .shapes import Faulty, guest_shape, read
+from ..errors import CallError, RequestRefusedError
+from ..messages import Message, Part, TextPart, sendable
+from ..models.base import Reply
+from ..prompts import faulty_reply, json_request
+from ..repl.base import ToolCall
+from ..shapes import Faulty, guest_shape, read
 
 __all__ = ["Send", "TypedCalls", "result_text", "tool_text"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from types import TracebackType
 
-from .events import CallFinished, CallStarted, Emitter
-from .models.base import Reply
+from ..events import CallFinished, CallStarted, Emitter
+from ..models.base import Reply
 
 __all__ = ["OpenCall"]
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import islice
 
-from .feedback import cut
-from .messages import Message, message_text
-from .usage import Usage
+from ..feedback import cut
+from ..messages import Message, message_text
+from ..usage import Usage
 
 __all__ = ["Conversation"]
 

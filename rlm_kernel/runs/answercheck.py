@@ -10,11 +10,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 
-from . import prompts
-from .answer import Answer
-from .errors import OutputError
-from .repl.base import FinalAnswer
-from .shapes import Faulty, Shape, read
+from .. import prompts
+from ..answer import Answer
+from ..errors import OutputError
+from ..repl.base import FinalAnswer
+from ..shapes import Faulty, Shape, read
 
 __all__ = ["AnswerCheck"]
 
