@@ -11,14 +11,15 @@ import atexit
 import os
 import sys
 import threading
+import time
 from collections.abc import Coroutine
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from typing import Any, TypeVar
 
 from .repl import mainthread
 
-__all__ = ["is_here", "loop", "run", "there"]
+__all__ = ["is_here", "loop", "run", "there", "wait"]
 
 T = TypeVar("T")
 
@@ -53,14 +54,10 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
             ended.set()
 
     future = asyncio.run_coroutine_threadsafe(watched(), loop)
-    if mainthread.here():
-        future.add_done_callback(lambda _: mainthread.wake())
     while not future.done():
         try:
+            wait(future)
             # A wait without an end can't be interrupted on every platform.
-            if mainthread.here():
-                mainthread.do_one(1.0)
-                continue
             with suppress(TimeoutError):
                 return future.result(timeout=1.0)
         except KeyboardInterrupt:
@@ -70,6 +67,19 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
             ended.wait(CLEAN_UP_SECONDS)
             raise
     return future.result()
+
+
+def wait(future: Future[Any], timeout: float | None = None) -> None:
+    """Wait for ``future`` if this is the main thread, which does its errands meanwhile."""
+    if not mainthread.here():
+        return
+    future.add_done_callback(lambda _: mainthread.wake())
+    end = None if timeout is None else time.monotonic() + timeout
+    while not future.done():
+        left = 1.0 if end is None else min(1.0, end - time.monotonic())
+        if left <= 0:
+            return
+        mainthread.do_one(left)
 
 
 def is_here() -> bool:

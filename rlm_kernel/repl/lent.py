@@ -51,13 +51,18 @@ class Variables:
 
     def __init__(self, names: Mapping[str, Any], own: Callable[[], Mapping[str, Any]]) -> None:
         self.__names = names
-        self.__own = own
+        self.__own: Callable[[], Mapping[str, Any]] = own
 
     def __getattr__(self, name: str) -> Any:
         found = vars(self).get("_Variables__names", {}).get(name, _MISSING)
         if found is _MISSING:
-            raise AttributeError(f"the model has made no {name!r}; there is: {', '.join(dir(self)) or 'nothing'}")
+            known = ", ".join(dir(self)) or "nothing"
+            raise AttributeError(f"the model has made no {name!r}; there is {known}")
         return found
+
+    def settle(self) -> None:
+        """Let go of the REPL, whose names are gone from ``names``."""
+        self.__own = dict
 
     def __dir__(self) -> list[str]:
         own = self.__own()
@@ -79,7 +84,7 @@ class _Module:
 class _Stream:
     """A standard stream of the cells, with a pipe for what subprocesses and C code write to the descriptor.
 
-    It looks like one of ipykernel's to `rlm_kernel.guest.output.StreamCut`, which waits for the pipe's reader.
+    To `rlm_kernel.guest.output.StreamCut` it looks like one of ipykernel's: it waits for the pipe's reader.
     """
 
     encoding = "utf-8"
@@ -153,6 +158,11 @@ class _Router:
         stream = self._mine if of_a_cell() or self._theirs is None else self._theirs
         return int(stream.write(text) or 0)
 
+    def flush_user(self) -> None:
+        """Have what the user's stream holds back leave while the descriptor is still the user's."""
+        with suppress(AttributeError, OSError, ValueError):
+            self._theirs.flush()
+
     def tell_user(self, text: str) -> None:
         if self._theirs is not None:
             self._theirs.write(text)
@@ -189,21 +199,23 @@ class _Hook:
 
     def __init__(self, face: Face, shell: Any) -> None:
         self._face = face
-        self._shell = shell
+        self._format = shell.display_formatter.format
+        known = getattr(type(shell.displayhook), "semicolon_at_end_of_expression", None)
+        self._is_quiet: Callable[[str], bool] = known or (lambda code: False)
 
     def __call__(self, value: Any = None) -> None:
         if value is None:
             return
         result = self.exec_result
+        code = getattr(getattr(result, "info", None), "raw_cell", "") or ""
+        if self._is_quiet(code):
+            return
         if result is not None:
             result.result = value
-            code = getattr(getattr(result, "info", None), "raw_cell", "") or ""
-            if _is_quiet(code, self._shell):
-                return
         dict.__setitem__(self._face.user_ns, "_", value)
-        data, metadata = self._shell.display_formatter.format(value)
+        data, _ = self._format(value)
         if data:
-            self.write_format_data(data, metadata)
+            self.write_format_data(data)
 
     def write_format_data(self, data: dict[str, Any], metadata: Any = None) -> None:
         self._face.send("execute_result", {"data": _encoded(data)})
@@ -261,6 +273,10 @@ class Face:
     def _showtraceback(self, etype: Any, evalue: Any, stb: list[str]) -> None:
         self.send("error", {"ename": etype.__name__, "evalue": str(evalue), "traceback": stb})
 
+    def exit(self) -> None:
+        """Do what the guest does on ``exit()``."""
+        self.ask_exit()
+
     def show_user(self, type_: str, content: Mapping[str, Any]) -> None:
         """Show an output of the cell to the user as well."""
         if type_ == "stream":
@@ -268,6 +284,8 @@ class Face:
         elif type_ == "error":
             self._users["stderr"].write("\n".join(content["traceback"]) + "\n")
         else:
+            # What was printed before is to stand before.
+            self._users["stdout"].flush()
             self._users["display"].publish(content["data"])
 
     def show_traceback(self, etype: Any, evalue: Any, stb: list[str] | str) -> None:
@@ -303,7 +321,7 @@ class Lent:
             (shell, "last_execution_result", None),
             (shell, "_showtraceback", face.show_traceback),
             (shell, "_tee", lambda channel: nullcontext()),
-            (shell, "ask_exit", lambda: face.ask_exit()),
+            (shell, "ask_exit", face.exit),
             (sys, "displayhook", face.displayhook),
             (builtins, "input", builtins.input),
             (getpass, "getpass", getpass.getpass),
@@ -317,6 +335,8 @@ class Lent:
         """Begin a cell."""
         self.stopped_by_user = self._expected = False
         self._streams = dict(self._routers)
+        for router in self._routers.values():
+            router.flush_user()
 
     def shadow(self, names: Mapping[str, Any]) -> None:
         """Let ``names`` be the cells' own from now on, where namespaces are shared. In a step."""
@@ -383,7 +403,8 @@ class Lent:
         if hasattr(signal, "pthread_sigmask"):
             # Whoever was at the gate has sent: what is on its way is handled here.
             signal.pthread_sigmask(signal.SIG_BLOCK, ())
-        signal.signal(signal.SIGINT, self._previous)
+        # None is a handler that was not made in Python, and can't be put back from here.
+        signal.signal(signal.SIGINT, signal.SIG_DFL if self._previous is None else self._previous)
 
     def _swap(self) -> None:
         for number, (owner, name, other) in enumerate(self._places):
@@ -415,13 +436,6 @@ def _copy(read: int, stream: Any) -> None:
     with open(read, "rb", buffering=0) as pipe:
         while data := pipe.read(65536):
             stream.write(decoder.decode(data))
-
-
-def _is_quiet(code: str, shell: Any) -> bool:
-    found = getattr(type(shell.displayhook), "semicolon_at_end_of_expression", None)
-    with suppress(Exception):
-        return bool(found is not None and found(code))
-    return False
 
 
 def _encoded(data: Mapping[str, Any]) -> dict[str, Any]:

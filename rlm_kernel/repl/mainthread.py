@@ -83,5 +83,5 @@ def _take_up(done: asyncio.Task[None] | None = None) -> None:
             errand = _errands.get_nowait()
         except queue.Empty:
             return
-    _task = asyncio.get_running_loop().create_task(errand.later())  # type: ignore[arg-type]
+    _task = asyncio.get_running_loop().create_task(errand.later())
     _task.add_done_callback(_take_up)

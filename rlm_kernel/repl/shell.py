@@ -20,7 +20,6 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from ..context import Context
@@ -53,8 +52,8 @@ class Shell:
     """Makes sessions in this process's IPython shell: ``RLM(repl=Shell(...))``.
 
     With ``share``, the variables that the model makes are the user's; without, they are in a namespace of
-    their own, in which the user's can be read, and stay there as ``_rlm_ns``. With ``show``, the user sees what
-    the cells put out.
+    their own, in which the user's can be read, and stay there as ``_rlm_ns``. With ``show``, the user sees
+    what the cells put out.
     """
 
     backend = "shell"
@@ -113,7 +112,11 @@ class ShellSession(JupyterSession):
     async def _follow(self, cell: _Cell, timeout: float | None) -> tuple[CellStatus, str]:
         # The main thread may have other things to do first, and those are not the cell's time.
         await self._place.begun.wait()
-        return await super()._follow(cell, timeout)
+        outcome = await super()._follow(cell, timeout)
+        if self._place.stopped_by_user:
+            # Whoever waits for the run is about to cancel it, and must not be overtaken by its next turn.
+            await asyncio.sleep(GRACE_SECONDS)
+        return outcome
 
     async def settle(self) -> bool:
         """Interrupt what a cancelled cell goes on with; see `KernelSession.settle`."""
@@ -200,8 +203,15 @@ class _Place:
         self.repl = cells.Repl(
             self._face, _Host(self._line), asdict(GuestSettings()), streams=self._face.streams
         )
+        self._names = None if share else names
+        self._variables = Variables(names, lambda: self.repl.own)
         if not share:
-            ip.user_ns[VARIABLES] = Variables(names, lambda: self.repl.own)
+            ip.user_ns[VARIABLES] = self._variables
+
+    @property
+    def stopped_by_user(self) -> bool:
+        """Whether the user has interrupted the last cell."""
+        return self._lent.stopped_by_user
 
     # The way between the two -------------------------------------------------------------------------
 
@@ -412,6 +422,12 @@ class _Place:
             return
         self._closed = True
         self._lent.close()
+        if self._names is not None:
+            # What the user deletes must not live on because a run has seen it.
+            for name in [*self.repl.own, "_"]:
+                self._names.pop(name, None)
+            self._variables.settle()
+        self.repl.contexts.clear()
         if self._loop is not None:
             _sessions -= 1
             if _sessions == 0:
@@ -433,7 +449,7 @@ class _Place:
 
     async def share(self, context: Context) -> tuple[str, str, str]:
         """Name a context; it is handed over as it is. See `Transport.share`."""
-        return context.name, context.format, str(Path(self.folder))
+        return context.name, context.format, ""
 
     async def unshare(self) -> None:
         """Nothing was written; see `Transport.unshare`."""
