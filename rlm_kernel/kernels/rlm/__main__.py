@@ -1,0 +1,18 @@
+"""Start the kernel, as ``python -m rlm_kernel.kernels.rlm -f CONNECTION_FILE``: what its kernelspec does."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    # A module beside the notebook must not take the place of one that the kernel needs; IPython puts the
+    # folder back once it has loaded its own.
+    if sys.path[0] == "" or Path(sys.path[0]) == Path.cwd():
+        del sys.path[0]
+
+    from ipykernel.kernelapp import IPKernelApp
+
+    from .kernel import RLMKernel
+
+    IPKernelApp.launch_instance(kernel_class=RLMKernel)

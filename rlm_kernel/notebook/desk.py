@@ -1,0 +1,241 @@
+"""Where the questions of one notebook are asked: what stays open between them, and what they left.
+
+Every question is asked in a session of its own, on the background's event loop, so that ``--continue`` finds
+the kernel of the last one with its variables. That session is closed when another question begins one;
+those of runs still under way, when these end. The trajectories of all runs are kept in a folder that goes
+with the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Mapping
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import background
+from ..config import Setting
+from ..errors import ConfigError, InputError, RLMError
+from ..ledger import Budget
+from .display import View
+from .settings import NAMES
+
+if TYPE_CHECKING:
+    from ..answer import Answer
+    from ..live import LiveRun
+    from ..models.prices import Price
+    from ..rlm import RLM
+    from ..session import Session
+
+__all__ = ["Desk", "Entry"]
+
+CLEAN_UP_SECONDS = 10.0
+_BEAT_SECONDS = 0.2
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """One question asked: the run, what shows it, where its trajectory is; its answer, once there is one."""
+
+    number: int
+    question: str
+    run: LiveRun
+    session: Session
+    trace: Path
+    view: View
+    names: tuple[str, ...]
+    output: str | None = None
+    answer: Answer | None = None
+    conclusion: Future[None] | None = None
+
+
+@dataclass(slots=True, eq=False)
+class _Open:
+    """An `RLM`, what it was made of, and its sessions."""
+
+    rlm: RLM
+    made_of: tuple[Any, ...]
+    sessions: set[Session] = field(default_factory=set)
+
+
+class Desk:
+    """Asks questions, and keeps the runs of this process in `entries`, by number from 1."""
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self._opened: list[_Open] = []
+        self._session: Session | None = None
+        self._loaded: dict[str, int] = {}
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    def ask(
+        self,
+        question: str,
+        contexts: Mapping[str, Any],
+        settings: Mapping[str, Setting],
+        *,
+        view: View,
+        prices: Mapping[str, Price],
+        again: bool = False,
+        share: bool = False,
+        cite: bool = False,
+        output: str | None = None,
+    ) -> Entry:
+        """Start a run and return it. With ``again`` it is another question to the last one's session.
+
+        Raises:
+            InputError: settings that can't be used, or no session to continue.
+        """
+        if again:
+            session = self._session
+            if session is None:
+                raise InputError(
+                    "there is no run to continue", hint="ask a question without --continue first"
+                )
+            # What it has already is not sent again, as long as the name stands for the same object.
+            loaded = self._loaded
+            contexts = {name: value for name, value in contexts.items() if loaded.get(name) != id(value)}
+        else:
+            session = self._open(settings, prices, share=share)
+            self._loaded = {}
+        self._loaded |= {name: id(value) for name, value in contexts.items()}
+        number = len(self.entries) + 1
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="rlm-")
+        trace = Path(self._folder.name, f"{number}.jsonl")
+        run = session.start(
+            question,
+            contexts=contexts,
+            in_background=True,
+            readers=view.readers,
+            save=trace,
+            cite=cite,
+        )
+        entry = Entry(number, question, run, session, trace, view, tuple(contexts), output)
+        self.entries.append(entry)
+        return entry
+
+    def wait(self, entry: Entry) -> Answer:
+        """Wait for the answer. An interrupt cancels the run, waits for its end, and goes on as such."""
+        try:
+            entry.answer = entry.run.wait()
+        except KeyboardInterrupt:
+            self.abandon(entry)
+            raise
+        return entry.answer
+
+    @staticmethod
+    def abandon(entry: Entry) -> None:
+        """Cancel a run and wait for its end."""
+        entry.run.cancel()
+        with suppress(TimeoutError, RLMError):
+            entry.answer = entry.run.wait(CLEAN_UP_SECONDS)
+
+    async def until(self, entry: Entry) -> Answer:
+        """Wait for the answer on any event loop; an interrupt, there a cancellation, is as in `wait`."""
+        answer = asyncio.ensure_future(_answer(entry))
+        try:
+            # ipykernel's handler of the interrupt leaves word in the loop without waking it (seen in 7.4).
+            while not answer.done():
+                await asyncio.wait([answer], timeout=_BEAT_SECONDS)
+        except asyncio.CancelledError:
+            entry.run.cancel()
+            await asyncio.wait([answer], timeout=CLEAN_UP_SECONDS)
+            if answer.done():
+                answer.exception()  # it is over: what else went wrong is not asked for
+            raise KeyboardInterrupt from None
+        return answer.result()
+
+    def find(self, number: str = "") -> Entry:
+        """Return the run of that number, the last one without.
+
+        Raises:
+            InputError: there is none.
+        """
+        if not self.entries:
+            raise InputError("no question was asked in this notebook yet", hint="ask one: %rlm QUESTION")
+        if not number:
+            return self.entries[-1]
+        if not number.isdecimal() or not 0 < int(number) <= len(self.entries):
+            raise InputError(
+                f"there is no run {number}", hint=f"runs have the numbers 1 to {len(self.entries)}"
+            )
+        return self.entries[int(number) - 1]
+
+    def running(self) -> Entry | None:
+        """Return the last run that is under way."""
+        return next((entry for entry in reversed(self.entries) if not entry.run.done), None)
+
+    def close(self) -> None:
+        """End all runs and kernels."""
+        for entry in self.entries:
+            entry.run.cancel()
+        opened, self._opened, self._session = self._opened, [], None
+        for each in opened:
+            with suppress(Exception):  # at the end of a process the loop may be gone
+                background.run(_closed(each))
+        if self._folder is not None:
+            self._folder.cleanup()
+
+    # Sessions ---------------------------------------------------------------------------------------
+
+    def _open(self, settings: Mapping[str, Setting], prices: Mapping[str, Price], *, share: bool) -> Session:
+        made_of = (
+            share,
+            *(settings[name].value for name in (*NAMES, "api_key")),
+            tuple(sorted((name, repr(price)) for name, price in prices.items())),
+        )
+        opened = next((each for each in self._opened if each.made_of == made_of), None)
+        if opened is None:
+            opened = _Open(_rlm(settings, prices, share=share), made_of)
+            self._opened.append(opened)
+        session = opened.rlm.session()
+        opened.sessions.add(session)
+        former, self._session = self._session, session
+        if former is not None:
+            asyncio.run_coroutine_threadsafe(self._retire(former), background.loop())
+        return session
+
+    async def _retire(self, session: Session) -> None:
+        """Close a session once its questions are answered, and what only it has used."""
+        await session.aclose()
+        for opened in self._opened:
+            opened.sessions.discard(session)
+        for opened in [each for each in self._opened if not each.sessions]:
+            self._opened.remove(opened)
+            await opened.rlm.aclose()
+
+
+def _rlm(settings: Mapping[str, Setting], prices: Mapping[str, Price], *, share: bool) -> RLM:
+    from ..rlm import RLM  # noqa: PLC0415  heavy
+
+    value = {name: setting.value for name, setting in settings.items()}
+    caps = ("usd", "tokens", "calls", "seconds", "errors")
+    names = (
+        *("model", "sub_model", "base_url", "api_key", "api", "direct_below", "repl"),
+        *("max_depth", "max_iterations", "cell_timeout"),
+    )
+    if value["model"] is None:
+        raise ConfigError("no model is set for this endpoint", hint="name one: %rlm config model NAME")
+    return RLM(
+        **{name: value[name] for name in names},
+        budget=Budget(**{cap: value[f"budget_{cap}"] for cap in caps}),
+        prices=prices,
+        share=share,
+        spare_kernels=1,
+    )
+
+
+async def _answer(entry: Entry) -> Answer:
+    entry.answer = await entry.run
+    return entry.answer
+
+
+async def _closed(opened: _Open) -> None:
+    for session in opened.sessions:
+        await session.aclose()
+    await opened.rlm.aclose()

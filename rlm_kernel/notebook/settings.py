@@ -1,0 +1,119 @@
+"""The settings of a notebook's questions, and where each comes from.
+
+An option of the question wins over what was set in this notebook, that over the environment, the
+environment over IPython's configuration file, and all over the default. Keys are no settings: they are in
+`Keys`, in memory, each for the one endpoint it was typed for.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from ..config import FIELDS, Setting, resolve
+from ..errors import ConfigError
+
+__all__ = ["NAMES", "OPENAI", "Keys", "settle"]
+
+NAMES = tuple(field.name for field in FIELDS if field.name not in ("api_key", "debug", "wasm_service_url"))
+"""The settings that a notebook has."""
+
+OPENAI = "https://api.openai.com/v1"
+SERVICE = "rlm-kernel"
+
+
+class Keys:
+    """Keys by endpoint: those typed here, and those that the system's keyring has (extra ``keyring``)."""
+
+    def __init__(self) -> None:
+        self._typed: dict[str, str] = {}
+        self._kept: dict[str, str | None] = {}
+
+    def add(self, base_url: str | None, key: str, *, keep: bool = False) -> None:
+        """Take ``key`` for an endpoint, None for OpenAI's; ``keep`` puts it into the keyring, too.
+
+        Raises:
+            ConfigError: there is no keyring to keep it in, or it is locked.
+        """
+        endpoint = base_url or OPENAI
+        if keep:
+            keyring = _keyring()
+            if keyring is None:
+                raise ConfigError("there is no keyring here", hint="pip install 'rlm-kernel[keyring]'")
+            try:
+                keyring.set_password(SERVICE, endpoint, key)
+            except Exception as error:  # noqa: BLE001  an edge: backends raise what they like
+                raise ConfigError(
+                    f"the keyring did not take the key ({type(error).__name__})",
+                    hint="%rlm login without --keyring keeps it in memory",
+                ) from None
+            self._kept.pop(endpoint, None)
+        self._typed[endpoint] = key
+
+    def forget(self, base_url: str | None) -> None:
+        """Forget the endpoint's key, in the keyring as well."""
+        endpoint = base_url or OPENAI
+        self._typed.pop(endpoint, None)
+        self._kept.pop(endpoint, None)
+        if (keyring := _keyring()) is not None:
+            with suppress(Exception):  # it has none, or it is locked
+                keyring.delete_password(SERVICE, endpoint)
+
+    def find(self, base_url: str | None) -> tuple[str, str] | None:
+        """Return the endpoint's key and where it comes from, if there is one."""
+        endpoint = base_url or OPENAI
+        if endpoint in self._typed:
+            return self._typed[endpoint], "typed in this session"
+        if endpoint not in self._kept:
+            self._kept[endpoint] = None
+            if (keyring := _keyring()) is not None:
+                with suppress(Exception):  # no backend, or it is locked: as good as none
+                    self._kept[endpoint] = keyring.get_password(SERVICE, endpoint)
+        kept = self._kept[endpoint]
+        return None if kept is None else (kept, "keyring")
+
+
+def settle(
+    options: Mapping[str, Any],
+    notebook: Mapping[str, Any],
+    file: Mapping[str, Any],
+    keys: Keys,
+    environment: Mapping[str, str] | None = None,
+) -> dict[str, Setting]:
+    """Return every setting by name, keys among them, with its origin.
+
+    ``options`` are the question's, ``notebook`` what was set here, ``file`` what IPython was configured with.
+
+    Raises:
+        ConfigError: a value is malformed.
+    """
+    environment = os.environ if environment is None else environment
+    surroundings = resolve({}, environment)
+    given: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for origin, values in (("configuration file", file), ("this notebook", notebook), ("option", options)):
+        for name, value in values.items():
+            if value is None:
+                continue
+            if origin == "configuration file" and surroundings[name].origin.startswith("environment"):
+                continue
+            given[name], origins[name] = value, origin
+    settings = resolve(given, environment)
+    if (found := keys.find(settings["base_url"].value)) is not None:
+        settings["api_key"] = Setting("api_key", found[0], found[1], secret=True)
+    return {
+        name: replace(setting, origin=origins[name]) if name in origins else setting
+        for name, setting in settings.items()
+    }
+
+
+def _keyring() -> Any | None:
+    if importlib.util.find_spec("keyring") is None:
+        return None
+    import keyring  # noqa: PLC0415  an extra, imported on use
+
+    return keyring
