@@ -28,6 +28,7 @@ from .errors import (
     RLMError,
     UnreachableError,
 )
+from .isolation import table
 
 __all__ = ["Fact", "doctor", "facts", "model_names"]
 
@@ -73,11 +74,8 @@ def facts(args: argparse.Namespace, settings: Mapping[str, Setting] | None = Non
     yield from _settings(settings)
     yield from asyncio.run(_kernel())
     yield from _confinement()
-    yield Fact(
-        "note",
-        "isolation: the repl `local` does not stop code that a model writes from using your files or network",
-        "run it where that is acceptable: in a container or virtual machine, or as a user of its own",
-    )
+    yield from _sandbox()
+    yield from _isolation()
     if settings and args.endpoint:
         yield asyncio.run(_endpoint(settings))
 
@@ -94,6 +92,39 @@ def _confinement() -> Iterator[Fact]:
             f"confinement of kernels: {name} does not hold: {why}",
             "keep the key out of this machine's environments, or run in a container; see docs/secrets.md",
         )
+
+
+def _sandbox() -> Iterator[Fact]:
+    from .kernels.syscalls import supported  # noqa: PLC0415  on use
+    from .repl.sandbox.cgroup import available  # noqa: PLC0415  on use
+    from .repl.sandbox.machine import SandboxUnavailableError, machine  # noqa: PLC0415  on use
+
+    try:
+        found = machine()
+    except SandboxUnavailableError as error:
+        yield Fact("note", f"sandbox: not here: {error}", error.hint)
+        return
+    how = "made as root, left for a uid of its own" if found.as_root else "in a user namespace"
+    yield Fact("ok", f"sandbox: bubblewrap {found.version}, {how}")
+    if not supported():
+        yield Fact("note", "sandbox: no filter of system calls for this machine; the rest of it holds")
+    tree = available().keys()
+    if tree:
+        yield Fact("ok", f"sandbox: limits for the whole tree of processes: {', '.join(sorted(tree))}")
+    if "memory" not in tree:
+        yield Fact(
+            "note",
+            "sandbox: memory is limited per process only, so that many processes can take more",
+            "run as root, or where systemd delegates control groups to you",
+        )
+
+
+def _isolation() -> Iterator[Fact]:
+    """Tell what code that a model writes can reach, by backend; docs/sandboxes.md has the same table."""
+    head, *rows = table()
+    for row in rows:
+        cells = "; ".join(f"{name}: {text}" for name, text in zip(head[1:], row[1:], strict=True))
+        yield Fact("note", f"isolation of `{row[0]}`: {cells}")
 
 
 def _python() -> Fact:

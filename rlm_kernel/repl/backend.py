@@ -27,7 +27,35 @@ def _local_session() -> JupyterSession:
     return local_session()
 
 
-KERNELS: dict[str, Callable[[], JupyterSession]] = {"local": _local_session}
+class _Sandboxed:
+    def __call__(self) -> JupyterSession:
+        from .sandbox.transport import sandbox_session  # noqa: PLC0415  on use
+
+        return sandbox_session()
+
+    def check(self) -> None:
+        from .sandbox.machine import machine  # noqa: PLC0415  on use
+
+        machine()
+
+
+class _InWebAssembly:
+    def __call__(self) -> JupyterSession:
+        from .pyodide.transport import pyodide_session  # noqa: PLC0415  on use
+
+        return pyodide_session()
+
+    def check(self) -> None:
+        from .pyodide.transport import make_ready  # noqa: PLC0415  on use
+
+        make_ready()
+
+
+KERNELS: dict[str, Callable[[], JupyterSession]] = {
+    "local": _local_session,
+    "sandbox": _Sandboxed(),
+    "pyodide": _InWebAssembly(),
+}
 """What makes a session, not started yet, by the name of the backend."""
 
 
@@ -63,6 +91,10 @@ class Backend:
 
     async def sessions(self) -> SessionFactory:
         """Return what makes the sessions of a run on the running event loop."""
+        # Before anything is spent: the first request goes out while the kernel starts.
+        check = getattr(self._own or KERNELS.get(self.name), "check", None)
+        if check is not None:
+            check()
         return self._own or await self._pooled(self.name)
 
     async def child_sessions(self) -> SessionFactory | None:

@@ -16,7 +16,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-__all__ = ["PRECOMPILED", "GuestSettings", "first_cell", "load_cell", "precompiled"]
+__all__ = ["PRECOMPILED", "GuestSettings", "first_cell", "load_cell", "packed", "precompiled"]
 
 PRECOMPILED = "_rlm_precompiled"
 """The name under which `precompiled` is kept in ``sys.modules``."""
@@ -113,6 +113,11 @@ def precompiled() -> types.ModuleType:
 
     module.__dict__["install"] = install
     return module
+
+
+def packed() -> str:
+    """Return, as JSON, what a kernel of another Python needs to make `precompiled` for itself."""
+    return json.dumps({"install": _INSTALL, "sources": _sources(), "version": _version()})
 
 
 def load_cell(

@@ -386,6 +386,9 @@ def local_session() -> JupyterSession:
 def _process_of(provisioner: Any) -> GuardedProcess | PlainProcess | None:
     if isinstance(provisioner, GuardedProvisioner):
         return provisioner.guarded
+    if hasattr(provisioner, "watched"):
+        watched: GuardedProcess | None = provisioner.watched()
+        return watched
     popen = getattr(provisioner, "process", None)
     return None if popen is None else PlainProcess(popen)
 

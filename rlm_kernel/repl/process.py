@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["GuardedProcess", "PlainProcess", "python_command", "start_guarded"]
+__all__ = ["GuardedProcess", "PlainProcess", "popen_guarded", "python_command", "start_guarded"]
 
 CLOSE_SECONDS = 5.0
 POLL_SECONDS = 0.05
@@ -209,6 +209,25 @@ def start_guarded(
     argv: Sequence[str], *, cwd: str, env: Mapping[str, str], log: int, confined: bool, folder: str
 ) -> GuardedProcess:
     """Start a program under a guard of its own, which removes ``folder`` when this process is gone."""
+    return GuardedProcess(
+        *popen_guarded(argv, cwd=cwd, env=env, log=log, confined=confined, folder=folder)
+    )
+
+
+def popen_guarded(
+    argv: Sequence[str],
+    *,
+    cwd: str,
+    env: Mapping[str, str],
+    log: int,
+    confined: bool,
+    folder: str,
+    inherited: Sequence[int] = (),
+) -> tuple[socket.socket, subprocess.Popen[bytes]]:
+    """Start a program under a guard, for who has no event loop; return the lifeline and the guard's process.
+
+    ``inherited`` are further descriptors for the program.
+    """
     ours, theirs = socket.socketpair()
     with theirs:
         try:
@@ -224,13 +243,13 @@ def start_guarded(
                 stderr=log,
                 env=dict(env),
                 cwd=cwd,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), *inherited],
                 start_new_session=True,
             )
         except BaseException:
             ours.close()
             raise
-    return GuardedProcess(ours, popen)
+    return ours, popen
 
 
 def python_command(module: str, *arguments: str, flags: Sequence[str] = ()) -> list[str]:

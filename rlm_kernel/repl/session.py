@@ -11,7 +11,7 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -210,20 +210,20 @@ class JupyterSession:
         """Wait for a cell's end, enforcing its limit. Returns its status and what was lost."""
         timed_out = False
         try:
-            await asyncio.wait_for(self._until(cell, lambda: cell.replied), timeout)
+            await _within(self._until(cell, lambda: cell.replied), timeout)
         except TimeoutError:
             timed_out = True
             await self._drop_calls(cell)
             await self.interrupt()
             try:
-                await asyncio.wait_for(self._until(cell, lambda: cell.replied), GRACE_SECONDS)
+                await _within(self._until(cell, lambda: cell.replied), GRACE_SECONDS)
             except TimeoutError:
                 await self._kill("it did not react to an interrupt")
                 return "timed_out", _lost("the cell ran too long and did not react to an interrupt")
         if self._death:
             return "died", _lost(self._death)
         try:
-            await asyncio.wait_for(self._until(cell, lambda: cell.report is not None), REPORT_SECONDS)
+            await _within(self._until(cell, lambda: cell.report is not None), REPORT_SECONDS)
         except TimeoutError:
             await self._kill("its own functions were damaged")
             return "died", _lost("the cell damaged the functions of the REPL itself")
@@ -245,7 +245,7 @@ class JupyterSession:
             self._transport.send("shell", "kernel_info_request", {})
 
     async def close(self) -> None:
-        """End the kernel and what it started; with a ``bury``, leave to that the waiting until it has ended."""
+        """End the kernel and what it started; a ``bury`` is left to wait until it has ended."""
         self._open = False
         if self.bury is None:
             await self._transport.close()
@@ -406,6 +406,12 @@ class JupyterSession:
         if tasks:
             await asyncio.gather(*tasks, return_exceptions=True)
         cell.uploads.discard()
+
+
+async def _within(wait: Awaitable[None], seconds: float | None) -> None:
+    # Not by wait_for, which before Python 3.12 loses a cancellation that comes together with the end.
+    async with asyncio.timeout(seconds):
+        await wait
 
 
 async def _no_calls(call: Call) -> Sequence[Any]:

@@ -331,7 +331,7 @@ async def test_doctor_reports_settings_with_masked_keys_and_a_kernel(folder):
     assert "model = mine (environment variable LLM_MODEL)" in out
     assert re.search(r"^ok +kernel: .* started in \d+\.\d+ s", out, re.MULTILINE)
     assert re.search(r"^(ok|note) +confinement of kernels: ", out, re.MULTILINE)
-    assert "does not stop code" in out
+    assert "isolation of `local`: files: all of the user's" in out
     assert KEY not in out
 
 

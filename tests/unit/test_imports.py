@@ -29,7 +29,7 @@ LAYERS = (
     ("tools", "checks"),
     ("rlm", "background", "live", "session"),
     ("",),  # the package itself names the facade
-    ("kernels", "notebook", "service", "bench", "compat", "terminal", "demo", "doctor", "cli"),
+    ("kernels", "notebook", "service", "bench", "compat", "terminal", "demo", "doctor", "isolation", "cli"),
 )
 # Where Jupyter looks for a function in the package itself, that leads to what it is meant for.
 HOOKS = {"rlm_kernel": {"rlm_kernel.notebook.magics"}}

@@ -1,0 +1,54 @@
+"""Which isolation each backend gives, in one table: doctor prints it, docs/sandboxes.md repeats it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+__all__ = ["BACKENDS", "Isolation", "table"]
+
+
+@dataclass(frozen=True, slots=True)
+class Isolation:
+    """What code that a model wrote can reach on one backend, in words; ``left`` is what remains."""
+
+    repl: str
+    files: str
+    environment: str
+    network: str
+    sessions: str
+    left: str
+
+
+BACKENDS = (
+    Isolation(
+        "shell",
+        "all of the user's",
+        "all of it, the key too",
+        "all",
+        "all of the user's",
+        "everything, as it is the user's own process",
+    ),
+    Isolation(
+        "local",
+        "all of the user's",
+        "an allow-list, without the key",
+        "all",
+        "their files; on Linux not their processes",
+        "whatever the user's files and network lead to",
+    ),
+    Isolation(
+        "sandbox",
+        "Python and /usr, read-only",
+        "language settings",
+        "none",
+        "none",
+        "bugs of the Linux kernel; its version, the CPU, memory and load of the machine",
+    ),
+)
+"""The backends, from the least isolated on."""
+
+
+def table() -> list[tuple[str, ...]]:
+    """Return the table's lines, the headline first."""
+    names = [field.name for field in fields(Isolation)]
+    return [tuple(names), *(tuple(getattr(each, name) for name in names) for each in BACKENDS)]
