@@ -123,6 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
     _add_run(commands)
     _add_demo(commands)
+    _add_export(commands)
     _add_doctor(commands)
     _add_bench(commands)
     _add_kernelspec(commands)
@@ -169,6 +170,27 @@ def _add_demo(commands: Any) -> None:
     )
     _add_run_options(parser)
     parser.set_defaults(handler=_demo)
+
+
+def _add_export(commands: Any) -> None:
+    parser = commands.add_parser(
+        "export",
+        help="write a recorded run as a notebook that runs again, as a page, as Markdown or as JSON lines",
+        description="Write a recorded run in the form that the suffix of OUT names: .ipynb, .html, .md or "
+        ".jsonl. A notebook runs again without a model.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("trajectory", metavar="TRAJECTORY", help="a file that `jupyter rlm run` has saved")
+    parser.add_argument("out", metavar="OUT", help="the file to write")
+    parser.add_argument(
+        "--context",
+        action="append",
+        default=[],
+        metavar="[NAME=]PATH",
+        help="the context of the run, where it is not found by itself; as in `jupyter rlm run`",
+    )
+    parser.add_argument("--force", action="store_true", help="write over a file that is there")
+    parser.set_defaults(handler=_export)
 
 
 def _add_doctor(commands: Any) -> None:
@@ -259,7 +281,10 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     output = parser.add_argument_group("output")
     saving = output.add_mutually_exclusive_group()
     saving.add_argument(
-        "--save", metavar="FILE", help="write the trajectory there; default: .rlm/traces/TIME-ID.jsonl"
+        "--save",
+        metavar="FILE",
+        help="write the trajectory there, or with suffix .ipynb, .html or .md the run in that form; default: "
+        ".rlm/traces/TIME-ID.jsonl",
     )
     saving.add_argument("--no-save", action="store_true", help="write no trajectory")
     output.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
@@ -325,6 +350,12 @@ def _demo(args: argparse.Namespace) -> int:
     from .demo import demo  # noqa: PLC0415  heavy
 
     return EXIT_CODES[demo(args)]
+
+
+def _export(args: argparse.Namespace) -> int:
+    from .terminal import export  # noqa: PLC0415  heavy
+
+    return export(args)
 
 
 def _doctor(args: argparse.Namespace) -> int:

@@ -46,8 +46,8 @@ class Context:
 
     Made by `of`, `live` or `spooled`. ``format`` is one of `FORMATS`, or ``live``. ``file`` is where the
     encoded bytes lie if they came from a kernel. ``path`` says where the value was read from, ``notes`` what
-    was left out. ``lazy`` is whether kernels get a view of it, see `rlm_kernel.guest.lazy`. ``reading`` tells of documents among its
-    files.
+    was left out. ``lazy`` is whether kernels get a view of it, see `rlm_kernel.guest.lazy`. ``reading`` tells
+    of documents among its files.
     """
 
     name: str

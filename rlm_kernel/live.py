@@ -20,6 +20,7 @@ from .events import Emitter, Event
 from .history import History
 from .hooks import is_async
 from .ledger import TreeUsage
+from .repl import mainthread
 from .runs.steering import Approval, Approver, Refusal, Steering, UserCell
 
 __all__ = ["LiveRun", "approver"]
@@ -178,7 +179,8 @@ class LiveRun:
         if not self._future.done() and _has_loop() and asyncio.get_running_loop() is self._loop:
             raise InputError("the run needs this thread's event loop to go on", hint="await the run instead")
         try:
-            return self._future.result(timeout)
+            background.wait(self._future, timeout)
+            return self._future.result(0 if mainthread.here() else timeout)
         except CancelledError:
             return Answer("cancelled", "", reason="the event loop of the run was stopped")
 

@@ -53,7 +53,8 @@ class RLM:
         api: How it is asked: ``chat`` or ``responses``.
         direct_below: Estimated tokens of question and contexts below which one plain call is tried in place
             of a run; None for never. `Answer.direct` tells.
-        repl: Where model-written code runs: ``local``; ``shell``, this process's IPython shell, on the
+        repl: Where model-written code runs: ``local``; ``sandbox``, without the user's files and network
+            (docs/sandboxes.md); ``shell``, this process's IPython shell, on the
             objects themselves, which keeps no key from it (see `rlm_kernel.repl.shell`); or a factory of
             sessions.
         share: With ``shell``, whether the variables that the model makes are the user's own.
@@ -232,7 +233,7 @@ class RLM:
                 output=shape,
                 cite=cite,
                 steering=steering or self._steering(),
-                child_sessions=await self._backend.child_sessions(),
+                child_sessions=await self._backend.child_sessions() if self._settings.max_depth > 1 else None,
             )
             try:
                 answer = await engine.run(query, collected, standing)
@@ -464,4 +465,9 @@ def _budget(value: Mapping[str, Any]) -> Budget:
 def _writer(path: str | os.PathLike[str], secrets: Sequence[str]) -> Any:
     from .trace.jsonl import JsonlWriter  # noqa: PLC0415  on use
 
+    if os.fspath(path).endswith((".ipynb", ".html", ".md")):
+        raise InputError(
+            f"save= writes JSON lines, which {os.fspath(path)!r} is no name for",
+            hint="pass readers=[rlm_kernel.notebook.Saver(path)], or export the trajectory afterwards",
+        )
     return JsonlWriter(path, secrets=secrets)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from .cli import complain
 from .config import Setting, resolve
-from .errors import ContextError
+from .errors import ContextError, InputError
 
 if TYPE_CHECKING:
     from .answer import Answer
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from .models.prices import Price
     from .rlm import RLM
     from .trace.console import ConsoleReader
-    from .trace.jsonl import JsonlWriter
 
 __all__ = ["ask", "build", "run", "settings_of"]
 
@@ -47,6 +46,19 @@ def run(args: argparse.Namespace) -> RunStatus:
     with build(settings, prices) as rlm:
         contexts = _read_contexts(args.context, quiet=args.quiet)
         return ask(rlm, args, args.question.strip(), contexts, settings).status
+
+
+def export(args: argparse.Namespace) -> int:
+    """Write the run in ``args.trajectory`` to ``args.out``."""
+    from .notebook.exporting import export as write  # noqa: PLC0415  on use
+
+    if Path(args.out).exists() and not args.force:
+        raise InputError(f"{args.out} is there already", hint="--force writes over it")
+    key = resolve({})["api_key"].value
+    contexts = _read_contexts(args.context, quiet=True)
+    files = write(args.trajectory, args.out, contexts=contexts, secrets=[key] if key else [])
+    _write("\n".join(map(str, files)))
+    return 0
 
 
 def settings_of(args: argparse.Namespace) -> dict[str, Setting]:
@@ -151,7 +163,9 @@ def _to_nowhere(descriptor: int) -> None:
     os.close(nowhere)
 
 
-def _trajectory(save: str | None, settings: Mapping[str, Setting]) -> tuple[Path | None, JsonlWriter | None]:
+def _trajectory(
+    save: str | None, settings: Mapping[str, Setting]
+) -> tuple[Path | None, Any]:
     """Open the trajectory. A run goes on without one, and says so."""
     from .trace.jsonl import JsonlWriter  # noqa: PLC0415  on use
 
@@ -160,6 +174,10 @@ def _trajectory(save: str | None, settings: Mapping[str, Setting]) -> tuple[Path
     key = settings["api_key"].value
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix in (".ipynb", ".html", ".md"):
+            from .notebook.exporting import Saver  # noqa: PLC0415  on use
+
+            return path, Saver(path, secrets=[key] if key else [])
         return path, JsonlWriter(path, secrets=[key] if key else [])
     except OSError as error:
         complain(f"the trajectory can't be written to {path}: {error.strerror}", "the run goes on without it")

@@ -11,13 +11,14 @@ import getpass
 import importlib.util
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import background
 from ..config import FIELDS
-from ..errors import InputError
+from ..errors import InputError, RLMError
 from ..events import CallStarted, CellFinished, CellStarted, RunStarted
 from ..usage import Usage
 from . import subjects
@@ -272,10 +273,17 @@ def events_of(magics: RLMMagics, entry: Entry) -> tuple[Event, ...]:
     return Trajectory.load(entry.trace, _there(magics, entry)).events
 
 
-def _there(magics: RLMMagics, entry: Entry) -> list[Any]:
+def _there(magics: RLMMagics, entry: Entry) -> dict[str, Any]:
+    """Return what the run's contexts are called now: they are matched by hash, so others do no harm."""
+    from ..files import read_path, read_paths  # noqa: PLC0415  on use
+
     namespace = magics.shell.user_ns
-    values = [namespace[name] for name in entry.names if name in namespace]
-    return [value for value in values if isinstance(value, str | list | tuple | dict)]
+    found = {name: namespace[name] for name in entry.names if name in namespace and name not in entry.paths}
+    for name, paths in entry.paths.items():
+        with suppress(RLMError):  # it was there when it was asked about
+            loaded = read_path(paths) if isinstance(paths, Path) else read_paths(paths)
+            found[name] = loaded.value
+    return found
 
 
 def _trace(magics: RLMMagics, rest: str) -> None:
@@ -345,8 +353,9 @@ def _export(magics: RLMMagics, rest: str) -> None:
         raise InputError(f"run {entry.number} is under way", hint="export it when it is over")
     from .exporting import export  # noqa: PLC0415  on use
 
-    export(entry.trace, target, contexts=_there(magics, entry))
-    print(f"run {entry.number} is in {target}")  # noqa: T201  what the command says
+    key = magics.settings()["api_key"].value
+    written = export(entry.trace, target, contexts=_there(magics, entry), secrets=[key] if key else [])
+    print(f"run {entry.number} is in {', '.join(map(str, written))}")  # noqa: T201  what the command says
 
 
 def _insert(magics: RLMMagics, rest: str) -> None:

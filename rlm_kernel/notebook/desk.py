@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import background
 from ..config import Setting
+from ..context import reads_files
 from ..errors import ConfigError, InputError, RLMError
 from ..ledger import Budget
 from .display import View
@@ -39,7 +40,10 @@ _BEAT_SECONDS = 0.2
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """One question asked: the run, what shows it, where its trajectory is; its answer, once there is one."""
+    """One question asked: the run, what shows it, where its trajectory is; its answer, once there is one.
+
+    Of contexts only the ``names`` are kept, and the ``paths`` of those that were read from files.
+    """
 
     number: int
     question: str
@@ -48,6 +52,7 @@ class Entry:
     trace: Path
     view: View
     names: tuple[str, ...]
+    paths: Mapping[str, Any]
     output: str | None = None
     answer: Answer | None = None
     conclusion: Future[None] | None = None
@@ -115,7 +120,8 @@ class Desk:
             save=trace,
             cite=cite,
         )
-        entry = Entry(number, question, run, session, trace, view, tuple(contexts), output)
+        paths = {name: value for name, value in contexts.items() if reads_files(value)}
+        entry = Entry(number, question, run, session, trace, view, tuple(contexts), paths, output)
         self.entries.append(entry)
         return entry
 

@@ -83,8 +83,7 @@ class Endpoint:
         if "slow sub-call" in text and turn == 0:
             return "```repl\nprint(llm_query('wait'))\n```"
         if "slow cell" in text and turn == 0:
-            self.waiting.set()
-            return "```repl\nimport time\nwhile True:\n    time.sleep(0.02)\n```"
+            return "```repl\nimport time\nllm_query('begun')\nwhile True:\n    time.sleep(0.02)\n```"
         if "no answer" in text:
             return "```repl\nkept = 1\n```"
         if turn == 0:
@@ -95,7 +94,10 @@ class Endpoint:
         return f"```repl\nFINAL({found} + {end!r})\n```"
 
     async def sub(self, request):
-        await self.opened()
+        if "begun" in message_text(request.messages[-1]):
+            self.waiting.set()
+        else:
+            await self.opened()
         return "done"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import nbformat
 import pytest
 from notebooks import KEY, Endpoint, Notebook
 
@@ -186,6 +187,30 @@ def test_commands_show_what_they_have_to_say(notebook):
     assert payload[0]["text"].startswith("# %% turn 1, block 1\nkept = [")
 
 
+@pytest.mark.parametrize("suffix", ["ipynb", "html", "md", "jsonl"])
+def test_export(notebook, tmp_path, suffix):
+    notebook.run("old = 'abc' * 1000\n%rlm -q What? -c old")
+    target = tmp_path / f"run.{suffix}"
+    assert str(target) in notebook.run(f"%rlm export {target}").text
+    text = target.read_text()
+    assert "kept = [name" in text
+    assert KEY not in text
+    assert "--force" in notebook.send(f"%rlm export {target}").failed()[1][1]
+    notebook.run(f"%rlm export {target} --force --run 1")
+
+
+def test_a_run_exported_as_a_notebook_runs_again(notebook, endpoint, tmp_path):
+    notebook.run("old = 'abc'\n%rlm -q What? -c old")
+    notebook.run(f"%rlm export {tmp_path / 'run.ipynb'}")
+    endpoint.reset()
+    cells = nbformat.read(tmp_path / "run.ipynb", 4).cells
+    code = [cell.source for cell in cells if cell.cell_type == "code"]
+    notebook.run("del old")
+    for source in code:
+        notebook.run(source)
+    assert endpoint.server.requests == []
+
+
 def test_prices_make_caps_hold(notebook):
     notebook.run("%config RLMMagics.prices = {'scripted': (100, 200)}")
     name, lines = notebook.send("%rlm --budget 0.00001 What? -c old").failed()
@@ -254,3 +279,22 @@ def test_completion(notebook, code, first, absent):
         assert kinds["old"] == "str 3 chars"
     if first == "frame":
         assert kinds["frame"] == "list 3 items"
+
+
+def test_in_the_users_own_shell(notebook):
+    notebook.run("%rlm -q --repl shell What? -c old -c new")
+    assert notebook.value("_rlm.text, 'kept' in globals()") == "('old is abc, new is abcd', False)"
+    notebook.run("%rlm -q --repl shell --share What?")
+    assert notebook.value("_rlm.text, kept") == "('old is abc, new is abcd', ['old', 'new'])"
+    notebook.run("del kept")
+    # What is asked next has a kernel of its own again.
+    assert notebook.value("%rlm -q What? -c old\n_rlm.text") == "'old is abc'"
+
+
+def test_an_interrupt_in_the_users_own_shell(notebook, endpoint):
+    cell = notebook.send("%rlm --repl shell --sub-model other slow cell -c old")
+    assert endpoint.waiting.wait(30)
+    notebook.manager.interrupt_kernel()
+    assert cell.failed()[0] == "KeyboardInterrupt"
+    assert notebook.value("_rlm.status") == "'cancelled'"
+    assert notebook.value("1 + 1") == "2"

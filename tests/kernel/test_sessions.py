@@ -217,12 +217,18 @@ def test_synchronous_sessions():
 
 
 async def test_what_can_not_be_used_is_refused_and_changes_nothing():
-    rlm = play(block("FINAL(context)"), block("FINAL([context, 'context_0' in globals()])"))
+    seen = block("FINAL([context, 'context_0' in globals()])")
+    rlm = play(block("FINAL(context)"), seen, seen)
     async with rlm.session("one") as session:
         for query, options in [(" ", {}), ("?", {"context": ""}), ("?", {"contexts": {"history": "x"}})]:
             with pytest.raises(InputError):
                 await session.aask(query, **options)
         assert (await session.aask("?")).text == "one"
+        assert (await session.aask("?")).value == ["one", False]
+        # Contexts that came with a question that can't be asked go with it, whatever was done by then.
+        with pytest.raises(InputError):
+            await session.aask(" ", "two")
+        assert session.contexts == ("context",)
         assert (await session.aask("?")).value == ["one", False]
 
 
