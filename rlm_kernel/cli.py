@@ -127,6 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_doctor(commands)
     _add_bench(commands)
     _add_kernelspec(commands)
+    _add_warmup(commands)
     return parser
 
 
@@ -236,6 +237,9 @@ def _add_bench(commands: Any) -> None:
     parser.add_argument(
         "--rows", metavar="NAME,...", help="measure these only; an unknown name lists them all"
     )
+    parser.add_argument(
+        "--repl", metavar="NAME,...", help="compare these with the local kernel instead: sandbox, pyodide"
+    )
     parser.add_argument("--repeat", type=_count, default=7, metavar="N", help="repetitions (default 7)")
     parser.add_argument("--quick", action="store_true", help="3 repetitions, and nothing that takes minutes")
     parser.add_argument("--json", action="store_true", help="print one JSON object with every sample")
@@ -244,6 +248,12 @@ def _add_bench(commands: Any) -> None:
 
 def _add_kernelspec(commands: Any) -> None:
     from .kernels.rlm.install import add_command  # noqa: PLC0415  its module is the kernel's
+
+    add_command(commands)
+
+
+def _add_warmup(commands: Any) -> None:
+    from .kernels.pyodide.warmup import add_command  # noqa: PLC0415  its module is the kernel's
 
     add_command(commands)
 
@@ -278,6 +288,15 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         _add_setting(limits, f"--budget-{cap}", f"budget_{cap}", "N")
     _add_setting(limits, "--direct-below", "direct_below", "TOKENS")
     _add_setting(parser, "--repl", "repl", "NAME")
+    gateway = parser.add_argument_group("gateway", "its token is read from RLM_GATEWAY_TOKEN")
+    _add_setting(gateway, "--gateway-url", "gateway_url", "URL")
+    _add_setting(gateway, "--kernel-name", "kernel_name", "NAME")
+    gateway.add_argument(
+        "--gateway-insecure",
+        action="store_true",
+        default=None,
+        help="allow plain http to another machine, where others can read the token and the contexts",
+    )
     output = parser.add_argument_group("output")
     saving = output.add_mutually_exclusive_group()
     saving.add_argument(

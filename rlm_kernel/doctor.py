@@ -75,6 +75,7 @@ def facts(args: argparse.Namespace, settings: Mapping[str, Setting] | None = Non
     yield from asyncio.run(_kernel())
     yield from _confinement()
     yield from _sandbox()
+    yield _pyodide()
     yield from _isolation()
     if settings and args.endpoint:
         yield asyncio.run(_endpoint(settings))
@@ -117,6 +118,18 @@ def _sandbox() -> Iterator[Fact]:
             "sandbox: memory is limited per process only, so that many processes can take more",
             "run as root, or where systemd delegates control groups to you",
         )
+
+
+def _pyodide() -> Fact:
+    from .repl.pyodide.runtime import VERSION, deno_command, find  # noqa: PLC0415  on use
+
+    try:
+        deno_command()
+    except ConfigError as error:
+        return Fact("note", f"pyodide: not here: {error}", error.hint)
+    if find() is None:
+        return Fact("note", f"pyodide: Pyodide {VERSION} is fetched at first use", "jupyter rlm warmup")
+    return Fact("ok", f"pyodide: Pyodide {VERSION} and its snapshot are in place")
 
 
 def _isolation() -> Iterator[Fact]:

@@ -44,6 +44,14 @@ BACKENDS = (
         "none",
         "bugs of the Linux kernel; its version, the CPU, memory and load of the machine",
     ),
+    Isolation(
+        "pyodide",
+        "none",
+        "none",
+        "none",
+        "none",
+        "bugs of Deno and V8; the time that code takes, the number of processors",
+    ),
 )
 """The backends, from the least isolated on."""
 

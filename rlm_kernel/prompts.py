@@ -43,7 +43,8 @@ class PromptSpec:
     prompt of a sub-call should be at most. ``models`` are names that calls may ask for. ``tools`` are pairs
     of signature and description. ``budget`` holds the caps of the whole tree, named as in
     `rlm_kernel.ledger`. ``output`` is the JSON schema of the answer as text, or empty. ``cite`` is
-    whether the answer is to come with quotes.
+    whether the answer is to come with quotes. ``bare_python`` is whether the REPL has Python alone: no
+    IPython, threads, processes or packages.
     """
 
     context_names: tuple[str, ...] = ("context",)
@@ -59,6 +60,7 @@ class PromptSpec:
     budget: Mapping[str, float | None] = field(default_factory=dict)
     output: str = ""
     cite: bool = False
+    bare_python: bool = False
 
 
 def system_prompt(spec: PromptSpec) -> str:
@@ -196,7 +198,18 @@ def _role(spec: PromptSpec) -> str:
     return f"You answer a question by writing Python code in a REPL, turn by turn.{child} {context}"
 
 
+_FULL = ("IPython", "Top-level `await`, threads and `%magics` work; `input()` does not.")
+_BARE = (
+    "Python in WebAssembly, with its standard library only",
+    (
+        "Top-level `await` works; `input()`, threads, processes, `%magics` and other packages do not. For "
+        "many calls in flight use `llm_query_batched`."
+    ),
+)
+
+
 def _code(spec: PromptSpec) -> str:
+    python, works = _BARE if spec.bare_python else _FULL
     figures = "and figures, as images" if spec.vision else "but no figures, only text"
     limit = "" if spec.cell_timeout is None else f" A block is stopped after {spec.cell_timeout:g} s."
     budget = _amounts(spec.budget)
@@ -205,12 +218,12 @@ def _code(spec: PromptSpec) -> str:
 # Code
 Write code in a block that opens with ```repl and closes with ```. One block a reply is best; several run in \
 order, up to the first error. End your reply there: the output comes in the next message, never make it up. \
-The REPL is a Jupyter kernel (IPython):
+The REPL is a Jupyter kernel ({python}):
 - Variables, functions and imports stay, also when a block raises.
 - You are shown what is printed, the value of the last expression, displayed tables and tracebacks, {figures}.
 - Of each stream you see up to {spec.output_chars:,} characters, head and tail. Print \
 counts and samples, keep the rest in variables.
-- Top-level `await`, threads and `%magics` work; `input()` does not.{limit}
+- {works}{limit}
 You have {spec.max_iterations} turns{spend}; each message says what is left."""
 
 

@@ -34,6 +34,7 @@ __all__ = ["ask", "build", "run", "settings_of"]
 
 _OPTIONS = (
     *("model", "sub_model", "base_url", "api", "direct_below", "repl"),
+    *("gateway_url", "kernel_name", "gateway_insecure"),
     *("max_depth", "max_iterations", "cell_timeout"),
     *("budget_usd", "budget_tokens", "budget_calls", "budget_seconds", "budget_errors"),
 )
@@ -91,6 +92,10 @@ def build(settings: Mapping[str, Setting], prices: Mapping[str, Price]) -> RLM:
         "api",
         "direct_below",
         "repl",
+        "gateway_url",
+        "gateway_token",
+        "kernel_name",
+        "gateway_insecure",
         "max_depth",
         "max_iterations",
         "cell_timeout",

@@ -184,6 +184,7 @@ class Run:
             tools=self.tools,
             output=self.check.schema,
             cite=self.citing.wanted,
+            bare_python=self.settings.backend == "pyodide",
         )
         own = self.settings.system_prompt
         system = prompts.own_system_prompt(own, spec) if own else prompts.system_prompt(spec)
