@@ -5,7 +5,8 @@ What the endpoint says to ``examples/NAME.py`` (or ``NAME.ipynb``) is in ``tests
 - ``MODELS``: what is served, model name -> script (see `rlm_kernel.models.scripted`);
 - ``check(output)``: sees that the text which the example printed is right;
 - ``prepare(folder)``, if the example reads files: makes them in its working folder, and returns its
-  command-line arguments, a list of texts.
+  command-line arguments, a list of texts;
+- ``missing()``, if the example needs what a machine may not have: names that, or returns an empty text.
 
 Examples take the endpoint from the environment, as any user's script does: ``OPENAI_BASE_URL``,
 ``OPENAI_API_KEY``, and ``RLM_MODEL``, which is the first of ``MODELS``.
@@ -99,6 +100,8 @@ def run_notebook(path, folder, environment):
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_an_example_runs(path, tmp_path):
     policy = policy_of(path.stem)
+    if hasattr(policy, "missing") and (missing := policy.missing()):
+        pytest.skip(missing)
     arguments = policy.prepare(tmp_path) if hasattr(policy, "prepare") else []
     with served(policy.MODELS) as server:
         environment = {

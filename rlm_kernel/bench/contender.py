@@ -24,15 +24,20 @@ NAMES = ("A", "O", "ours")
 REFILL_SECONDS = 30.0
 QUERY = "How long is the text?"
 API_KEY = "sk-canary-bench"
-Completed = tuple[list[str], list[str]]
-"""The answers' texts, and the ids of the kernels that were used."""
+Completed = tuple[list[str], list[tuple[str, float]]]
+"""The answers' texts; of the kernels that were used the ids, and the seconds until they were ready."""
 
 
 def main() -> None:
-    """Do what comes on standard input; the command line is ``<name> <base URL>``."""
+    """Do what comes on standard input; the command line is ``<name> <base URL>``.
+
+    Each name is ours but those of the references.
+    """
     name, base_url = sys.argv[1:]
-    do = _ours if name == "ours" else _reference(name)
-    asyncio.run(_serve(do, base_url, _Spares() if name == "ours" else None))
+    if name in REFERENCES:
+        asyncio.run(_serve(_reference(name), base_url, None))
+    else:
+        asyncio.run(_serve(_ours, base_url, _Spares()))
 
 
 async def _serve(
@@ -41,7 +46,7 @@ async def _serve(
     while line := await asyncio.to_thread(sys.stdin.readline):
         workload = Workload(**json.loads(line))
         if workload.warm and spares is not None:
-            await spares.refill(base_url)
+            await spares.refill(base_url, workload.repl)
         context = workload.text
         before = _forget_peak()
         started = time.perf_counter()
@@ -51,8 +56,9 @@ async def _serve(
         grown = None if before is None or peak is None else peak - before
         if workload.warm and spares is not None:
             # Here, not before the next workload: another contender has the machine meanwhile.
-            await spares.refill(base_url)
-        done = {"seconds": seconds, "answers": answers, "kernels": kernels, "grown": grown}
+            await spares.refill(base_url, workload.repl)
+        ids, starts = [id_ for id_, _ in kernels], [took for _, took in kernels]
+        done = {"seconds": seconds, "answers": answers, "kernels": ids, "starts": starts, "grown": grown}
         sys.stdout.write(json.dumps(done) + "\n")
         sys.stdout.flush()
 
@@ -63,16 +69,16 @@ class _Spares:
     def __init__(self) -> None:
         self._holder: Any = None
 
-    async def refill(self, base_url: str) -> None:
+    async def refill(self, base_url: str, repl: str) -> None:
         """Wait until all spare kernels are there."""
         from ..repl.backend import KERNELS  # noqa: PLC0415  heavy
         from ..repl.pool import pool_of  # noqa: PLC0415  heavy
         from ..rlm import RLM  # noqa: PLC0415  heavy
 
         if self._holder is None:
-            self._holder = RLM(model="one", base_url=base_url, api_key=API_KEY)
+            self._holder = RLM(model="one", base_url=base_url, api_key=API_KEY, repl=repl)
             await self._holder.acompletion(QUERY, "x")
-        pool = await pool_of(KERNELS["local"])
+        pool = await pool_of(KERNELS[repl])
         end = time.monotonic() + REFILL_SECONDS
         while len(pool) < pool.size and time.monotonic() < end:  # noqa: ASYNC110  the pool tells nobody
             await asyncio.sleep(0.02)
@@ -81,11 +87,11 @@ class _Spares:
 async def _ours(workload: Workload, context: str, base_url: str) -> Completed:
     from ..rlm import RLM  # noqa: PLC0415  heavy
 
-    kernels: list[str] = []
+    kernels: list[tuple[str, float]] = []
 
     def note(event: Event) -> None:
         if isinstance(event, KernelStarted):
-            kernels.append(event.kernel)
+            kernels.append((event.kernel, event.seconds))
 
     async with RLM(
         model=workload.root,
@@ -94,6 +100,8 @@ async def _ours(workload: Workload, context: str, base_url: str) -> Completed:
         api_key=API_KEY,
         max_depth=workload.max_depth,
         max_iterations=workload.max_iterations,
+        repl=workload.repl,
+        spare_kernels=workload.spare_kernels,
         readers=[note],
     ) as rlm:
         items = [{"query": QUERY, "context": context}] * workload.completions

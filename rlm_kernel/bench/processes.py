@@ -43,13 +43,15 @@ REST_SECONDS = 3.0
 class Done:
     """A workload as it was done: seconds it took in the contender, what the endpoint noted, by time.
 
-    ``grown`` is by how many bytes the contender's own process grew at its peak, where the platform tells.
+    ``grown`` is by how many bytes the contender's own process grew at its peak, where the platform tells;
+    ``starts`` are the seconds until each kernel was ready.
     """
 
     seconds: float
     notes: Sequence[dict[str, Any]]
     kernels: Sequence[str]
     grown: int | None
+    starts: Sequence[float] = ()
 
     def gaps(self, model: str) -> list[float]:
         """Return the milliseconds from each reply to ``model``'s requests to the next request of it."""
@@ -173,7 +175,7 @@ class Processes:
                 f"{name} answered {wrong[0][:200]!r} to {workload.root}, not {workload.expected!r}",
                 hint="nothing is measured where the answer is wrong",
             )
-        return Done(done["seconds"], self._notes(), done["kernels"], done["grown"])
+        return Done(done["seconds"], self._notes(), done["kernels"], done["grown"], done["starts"])
 
     def cold(self, name: str) -> Cold:
         """Run a contender's program from nothing."""

@@ -14,7 +14,7 @@ from typing import Any
 from .. import __version__
 from .overhead import Row, Target
 
-__all__ = ["as_json", "as_table", "conditions"]
+__all__ = ["as_json", "as_table", "conditions", "number", "spread"]
 
 _PACKAGES = ("openai", "aiohttp", "ipykernel", "pyzmq")
 _HEAD = ("row", "what", "A", "O", "ours", "by A", "by O", "target", "")
@@ -69,7 +69,7 @@ def as_table(rows: Sequence[Row], where: Mapping[str, Any], repeat: int) -> str:
         for line in (_HEAD, rule, *(lines[1:]))
     ]
     notes = [f"{row.name}: {row.what}: {row.note}" for row in rows if row.note]
-    known = ", ".join(f"{name} {_number(value)}" for name, value in where.items() if value is not None)
+    known = ", ".join(f"{name} {number(value)}" for name, value in where.items() if value is not None)
     return "\n".join([known, _LEGEND.format(repeat=repeat), "", *table, *([""] if notes else []), *notes])
 
 
@@ -77,25 +77,26 @@ def _cells(row: Row) -> tuple[str, ...]:
     reached = {True: "reached", False: "missed", None: ""}[row.reached]
     what = row.what
     if extra := [name for name in row.samples if name not in ("A", "O", "ours")]:
-        what += "".join(f"; {name} {_spread(row.samples[name])}" for name in extra)
+        what += "".join(f"; {name} {spread(row.samples[name])}" for name in extra)
     return (
         row.name,
         f"{what}, {row.unit}" if row.unit else what,
-        *(_spread(row.samples.get(name, ())) for name in ("A", "O", "ours")),
+        *(spread(row.samples.get(name, ())) for name in ("A", "O", "ours")),
         *(_factor(row.ratio(of)) for of in ("A", "O")),
         _target(row.target, row.unit),
         reached,
     )
 
 
-def _spread(samples: Sequence[float]) -> str:
+def spread(samples: Sequence[float]) -> str:
+    """Return the median, with the quartiles where there are enough samples."""
     if not samples:
         return "-"
-    middle = _number(median(samples))
+    middle = number(median(samples))
     if len(samples) < 3:
         return middle
     low, _, high = quantiles(samples, n=4, method="inclusive")
-    return f"{middle} [{_number(low)}-{_number(high)}]"
+    return f"{middle} [{number(low)}-{number(high)}]"
 
 
 def _factor(ratio: float | None) -> str:
@@ -105,11 +106,12 @@ def _factor(ratio: float | None) -> str:
 def _target(target: Target | None, unit: str) -> str:
     if target is None:
         return ""
-    most = _number(target.most)
+    most = number(target.most)
     return f"{most} x {target.of}" if target.of else f"{most} {unit}".rstrip()
 
 
-def _number(value: Any) -> str:
+def number(value: Any) -> str:
+    """Return a number as short as a table wants it; anything else as it is."""
     if not isinstance(value, float):
         return str(value)
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"

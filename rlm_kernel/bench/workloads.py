@@ -20,6 +20,14 @@ _POOL = """\
 from concurrent.futures import ThreadPoolExecutor
 with ThreadPoolExecutor(32) as pool:
     replies = list(pool.map(llm_query, [f"say {i}" for i in range(COUNT)]))"""
+_TEXT = """\
+import collections, json, re
+rows = [f"On day {i} the {i % 97}th of {i % 389} guests wrote to us." for i in range(COUNT * 10_000)]
+text = "\\n".join(rows)
+found = re.findall(r"day (\\d+) the (\\d+)th", text)
+words = collections.Counter(text.lower().split())
+again = json.loads(json.dumps(rows))
+order = sorted(again, key=lambda row: row[::-1])"""
 _WORK = {
     "calls": 'replies = [llm_query(f"say {i}") for i in range(COUNT)]',
     "batch": 'replies = llm_query_batched([f"say {i}" for i in range(COUNT)])',
@@ -27,6 +35,7 @@ _WORK = {
     "children": f'replies = rlm_query_batched([("How long is it?", "x" * {CHILD_CHARS})] * COUNT)',
     "flood": 'print("x" * (COUNT * 10**6))',
     "lines": 'line = "x" * 99\nfor _ in range(COUNT * 10**4): print(line)',
+    "text": _TEXT,
 }
 _END = {
     "calls": f"FINAL(replies.count({SUB_REPLY!r}))",
@@ -35,6 +44,7 @@ _END = {
     "children": f"FINAL(replies.count({str(CHILD_CHARS)!r}))",
     "flood": "FINAL(COUNT)",
     "lines": "FINAL(COUNT)",
+    "text": "FINAL(len(found) // 10_000)",
 }
 
 
@@ -54,6 +64,7 @@ class Sizes:
     flood: int = 50
     many: int = 1000
     memory: tuple[int, ...] = (100, 500, 1000)
+    text: int = 20
     warm: bool = True
 
 
@@ -62,7 +73,7 @@ class Workload:
     """One thing to do: ``completions`` at once of ``root`` over ``chars`` characters.
 
     ``expected`` is the text of the answer, which every contender must reach. ``warm`` is whether the process
-    is to have spare kernels ready, where it keeps any.
+    is to have spare kernels ready, where it keeps any; ``repl`` and ``spare_kernels`` are the `RLM`'s.
     """
 
     root: str
@@ -73,6 +84,8 @@ class Workload:
     max_depth: int = 1
     max_iterations: int = 20
     warm: bool = True
+    repl: str = "local"
+    spare_kernels: int = 2
 
     @property
     def text(self) -> str:

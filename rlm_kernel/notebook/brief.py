@@ -25,6 +25,7 @@ from ..events import (
     to_json,
 )
 from ..messages import message_text
+from .inert import is_image
 
 __all__ = ["Redact", "Whole", "brief"]
 
@@ -149,7 +150,9 @@ def _cut(value: Any, limit: int, redact: Redact, *, note: bool) -> Any:
         )
     if isinstance(value, Mapping):
         return {
-            name: each if str(name).startswith("image/") else _cut(each, limit, redact, note=note)
+            name: each
+            if isinstance(each, str) and is_image(str(name), each)
+            else _cut(each, limit, redact, note=note)
             for name, each in value.items()
             if name != "data" or note
         }

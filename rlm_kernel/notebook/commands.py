@@ -109,8 +109,11 @@ def _config(magics: RLMMagics, rest: str) -> None:
     if not name:
         _show_settings(magics)
         return
-    if name == "api_key":
-        raise InputError("a key is no setting: it would stand in the notebook", hint="type it: %rlm login")
+    if any(field.name == name and field.secret for field in FIELDS):
+        raise InputError(
+            f"{name} can't be set by a line, which stands in the notebook",
+            hint="type a key: %rlm login; tokens come from the environment",
+        )
     if name not in (*NAMES, *DISPLAY_NAMES):
         near = difflib.get_close_matches(name, (*NAMES, *DISPLAY_NAMES), 1)
         raise InputError(
@@ -290,8 +293,7 @@ def _trace(magics: RLMMagics, rest: str) -> None:
     words, flags = _words("trace", rest, 1, node=True)
     entry = magics.desk.find(words[0] if words else "")
     events = events_of(magics, entry)
-    secret = magics.settings()["api_key"].value
-    secrets = [secret] if secret else []
+    secrets = magics.secrets()
     if "node" in flags:
         _show(_node(events, str(flags["node"]), secrets))
         return
@@ -353,8 +355,7 @@ def _export(magics: RLMMagics, rest: str) -> None:
         raise InputError(f"run {entry.number} is under way", hint="export it when it is over")
     from .exporting import export  # noqa: PLC0415  on use
 
-    key = magics.settings()["api_key"].value
-    written = export(entry.trace, target, contexts=_there(magics, entry), secrets=[key] if key else [])
+    written = export(entry.trace, target, contexts=_there(magics, entry), secrets=magics.secrets())
     print(f"run {entry.number} is in {', '.join(map(str, written))}")  # noqa: T201  what the command says
 
 
@@ -439,7 +440,7 @@ def _here(magics: RLMMagics) -> list[Any]:
         if _widgets()
         else Fact("note", "notebook: no widgets, runs show as a line", "pip install anywidget ipywidgets")
     ]
-    awaits = hasattr(magics.shell, "ask")
+    awaits = hasattr(magics.shell, "ask_rlm")
     subshells = getattr(kernel, "_supports_kernel_subshells", False)
     facts.append(
         Fact("ok", "kernel: it hears the panel while a run goes on")

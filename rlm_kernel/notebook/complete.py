@@ -7,9 +7,11 @@ those in the settings and those an endpoint has listed before.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import suppress
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
@@ -27,6 +29,8 @@ __all__ = ["install", "remove"]
 _HEAD = re.compile(r"^[ \t]*(?:[^\W\d][\w.]*[ \t]*=[ \t]*)?(?P<sign>%%?)rlm[ \t]+(?P<rest>.*)$")
 _VALUES = {name: option for option in OPTIONS if option.value for name in option.names}
 _FLAGS = {"cost": ("--by",), "trace": ("--node",), "export": ("--run", "--force"), "doctor": ("--endpoint",)}
+_LABEL_CHARS = 48
+_MOST_FILES = 500
 _REPLS = ("local", "shell")
 
 Found = Iterator[tuple[str, str]]
@@ -65,8 +69,16 @@ def _match(magics: RLMMagics, context: CompletionContext) -> SimpleMatcherResult
         return {"completions": []}
     else:
         found = _offered(magics, before, cell=head["sign"] == "%%")  # type: ignore[index]
-    matches = [SimpleCompletion(text, type=about) for text, about in found if text.startswith(fragment)]
+    matches = [
+        SimpleCompletion(text, type=_label(about)) for text, about in found if text.startswith(fragment)
+    ]
     return {"completions": matches, "matched_fragment": fragment, "ordered": True, "suppress": True}
+
+
+def _label(about: str) -> str:
+    """Return what stands beside a completion: on one line, which JupyterLab breaks at spaces."""
+    short = about if len(about) <= _LABEL_CHARS else f"{about[: _LABEL_CHARS - 1]}…"
+    return short.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _offered(magics: RLMMagics, before: list[str], *, cell: bool) -> Found:
@@ -133,6 +145,10 @@ def _models(magics: RLMMagics) -> Found:
 
 
 def _files() -> Found:
-    for path in sorted(Path.cwd().iterdir())[:200]:
-        if not path.name.startswith("."):
-            yield path.name, "folder" if path.is_dir() else "file"
+    with suppress(OSError), os.scandir() as entries:
+        found = [each for each in islice(entries, _MOST_FILES) if not each.name.startswith(".")]
+        yield from ((each.name, "folder" if each.is_dir() else "file") for each in sorted(found, key=_name))
+
+
+def _name(entry: os.DirEntry[str]) -> str:
+    return entry.name

@@ -223,6 +223,7 @@ def _rlm(settings: Mapping[str, Setting], prices: Mapping[str, Price], *, share:
     caps = ("usd", "tokens", "calls", "seconds", "errors")
     names = (
         *("model", "sub_model", "base_url", "api_key", "api", "direct_below", "repl"),
+        *("gateway_url", "gateway_token", "kernel_name", "gateway_insecure"),
         *("max_depth", "max_iterations", "cell_timeout"),
     )
     if value["model"] is None:

@@ -178,7 +178,9 @@ class _Panel(_Replaced):
     def end(self, error: BaseException | None = None) -> None:
         super().end(error)
         if self._panel is not None:
+            # It holds the texts of the whole run.
             self._panel.close()
+            self._panel = None
 
 
 def _sign(text: str) -> dict[str, str]:

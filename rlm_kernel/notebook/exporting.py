@@ -11,6 +11,7 @@ from typing import Any
 from ..errors import InputError
 from ..events import CallDelta, CellOutput, Event
 from ..trace.jsonl import JsonlWriter, Trajectory
+from ..trace.progress import clean
 from ..trace.redact import Redactor
 from .recording import write_private
 
@@ -86,7 +87,7 @@ def _write(
     if target.suffix == ".md":
         from .markdown import render  # noqa: PLC0415  on use
 
-        text = redact(render(run))
+        text = redact(clean(render(run)))
     else:
         text = _page(events, redact)
     write_private(target, text.encode("utf-8", "backslashreplace"))
@@ -107,6 +108,7 @@ _PAGE = """\
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 <title>{title}</title>
 <style>
 body {{ max-width: 60rem; margin: 2rem auto; padding: 0 1rem; font: 1rem/1.5 sans-serif; }}

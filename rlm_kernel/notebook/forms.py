@@ -52,6 +52,7 @@ def config_form(magics: RLMMagics) -> ipywidgets.VBox:
             tooltip=about[name],
             continuous_update=False,
             style=_WIDE,
+            layout={"width": "32em"},
         )
         origin = ipywidgets.Label(setting.origin)
 
@@ -80,10 +81,10 @@ class _AskForm(ipywidgets.VBox):  # type: ignore[misc]
         self.run: Any = None
         self._magics = magics
         self.contexts = ipywidgets.SelectMultiple(
-            description="About", rows=4, layout={"width": "100%"}, style=_WIDE
+            description="About", rows=4, layout={"width": "98%"}, style=_WIDE
         )
         self.question = ipywidgets.Textarea(
-            description="Question", rows=3, layout={"width": "100%"}, style=_WIDE
+            description="Question", rows=3, layout={"width": "98%"}, style=_WIDE
         )
         settings = magics.settings()
         self.model = ipywidgets.Text(value=settings["model"].value or "", description="Model", style=_WIDE)
@@ -95,7 +96,9 @@ class _AskForm(ipywidgets.VBox):  # type: ignore[misc]
             style=_WIDE,
         )
         self.button = ipywidgets.Button(description="Ask", button_style="primary")
-        self.again = ipywidgets.Button(description="Look for variables", icon="refresh")
+        self.again = ipywidgets.Button(
+            description="Look for variables", icon="refresh", layout={"width": "auto"}
+        )
         self.said = ipywidgets.HTML()
         self.place = ipywidgets.VBox()
         self.button.on_click(self._ask)
@@ -136,9 +139,8 @@ class _AskForm(ipywidgets.VBox):  # type: ignore[misc]
             return
         from .panel import RunPanel  # noqa: PLC0415  heavy
 
-        key = self._magics.settings()["api_key"].value
         former = self.place.children
-        self.place.children = (RunPanel(self.run, secrets=[key] if key else []),)
+        self.place.children = (RunPanel(self.run, secrets=self._magics.secrets()),)
         for each in former:
             each.close()
 

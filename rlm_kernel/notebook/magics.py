@@ -67,6 +67,9 @@ class RLMMagics(Magics):
     api = _SettingTrait("api").tag(config=True)
     direct_below = _SettingTrait("direct_below").tag(config=True)
     repl = _SettingTrait("repl").tag(config=True)
+    gateway_url = _SettingTrait("gateway_url").tag(config=True)
+    kernel_name = _SettingTrait("kernel_name").tag(config=True)
+    gateway_insecure = _SettingTrait("gateway_insecure").tag(config=True)
     max_depth = _SettingTrait("max_depth").tag(config=True)
     max_iterations = _SettingTrait("max_iterations").tag(config=True)
     cell_timeout = _SettingTrait("cell_timeout").tag(config=True)
@@ -114,7 +117,7 @@ class RLMMagics(Magics):
             return self._guarded(lambda: commands.carry_out(self, asked))
         try:
             entry = self._begin(asked)
-            if asked["background"]:
+            if asked.get("background"):
                 return self._let_go(entry)
             try:
                 answer = self.desk.wait(entry)
@@ -122,7 +125,7 @@ class RLMMagics(Magics):
                 self._conclude(entry)
             return self._judged(answer)
         except (RLMError, KeyboardInterrupt) as error:
-            raise self._told(error, debug=asked["debug"]) from None
+            raise self._told(error, debug=asked.get("debug")) from None
 
     async def aask(self, line: str, cell: str | None = None) -> Any:
         """Do what the magic does, and leave the event loop to others meanwhile: for the `rlm` kernel."""
@@ -131,7 +134,7 @@ class RLMMagics(Magics):
             return self._guarded(lambda: commands.carry_out(self, asked))
         try:
             entry = self._begin(asked)
-            if asked["background"]:
+            if asked.get("background"):
                 return self._let_go(entry)
             try:
                 answer = await self.desk.until(entry)
@@ -139,7 +142,7 @@ class RLMMagics(Magics):
                 self._conclude(entry)
             return self._judged(answer)
         except (RLMError, KeyboardInterrupt) as error:
-            raise self._told(error, debug=asked["debug"]) from None
+            raise self._told(error, debug=asked.get("debug")) from None
 
     @staticmethod
     def _parsed(line: str, cell: str | None) -> Asked | Command:
@@ -153,6 +156,8 @@ class RLMMagics(Magics):
 
     @staticmethod
     def _told(error: BaseException, *, debug: bool = False) -> BaseException:
+        if isinstance(error, KeyboardInterrupt):
+            error = KeyboardInterrupt("the run was cancelled; what it has found is in _rlm")
         return error if debug else shortened(error)
 
     # Asking -----------------------------------------------------------------------------------------
@@ -161,6 +166,11 @@ class RLMMagics(Magics):
         """Return every setting as it is for a question with ``options``."""
         own = {name: value for name, value in (options or {}).items() if name in NAMES}
         return settle(own, self.here, self.file, self.keys)
+
+    def secrets(self) -> list[str]:
+        """Return what must not be shown: keys, tokens, and keys of other endpoints that were typed here."""
+        secret = [setting.value for setting in self.settings().values() if setting.secret and setting.value]
+        return [*secret, *self.keys.all]
 
     def priced(self) -> dict[str, Any]:
         """Return the trait's prices as the package takes them.
@@ -185,25 +195,24 @@ class RLMMagics(Magics):
         if not asked.question:
             raise InputError("no question given", hint="ask one: %rlm What changed? -c old -c new")
         settings = self.settings(asked.options)
-        again = bool(asked["again"])
+        again = bool(asked.get("again"))
         if again and (fixed := sorted(set(asked.options) & set(NAMES))):
             raise InputError(
                 f"--continue goes on with the settings of the run before, without {', '.join(fixed)}",
                 hint="leave these out, or leave --continue out",
             )
-        given = (*(asked["context"] or ()), *self._mentioned(asked.question))
+        given = (*(asked.get("context") or ()), *self._mentioned(asked.question))
         contexts = subjects.contexts(given or (() if again else self.default), self.shell.user_ns)
         if not contexts and not again and settings["repl"].value != "shell":
             raise InputError(
                 "nothing is named that the question is about",
                 hint="name a variable, -c NAME or @NAME, or choose one: %rlm use NAME",
             )
-        key = settings["api_key"].value
         view = choose(
             self.shell,
-            quiet=bool(asked["quiet"] or self.quiet),
-            plain=bool(asked["plain"] or self.plain),
-            secrets=[key] if key else [],
+            quiet=bool(asked.get("quiet") or self.quiet),
+            plain=bool(asked.get("plain") or self.plain),
+            secrets=self.secrets(),
             inline_bytes=self.inline_trace_kb * 1024,
         )
         entry = None
@@ -216,9 +225,9 @@ class RLMMagics(Magics):
                 view=view,
                 prices=self.priced(),
                 again=again,
-                share=bool(asked["share"]),
-                cite=bool(asked["cite"]),
-                output=asked["output"],
+                share=bool(asked.get("share")),
+                cite=bool(asked.get("cite")),
+                output=asked.get("output"),
             )
             view.follow(entry.run)
         except BaseException:
@@ -261,7 +270,7 @@ class RLMMagics(Magics):
         async def conclude() -> None:
             try:
                 entry.answer = await entry.run
-            except RLMError as error:
+            except BaseException as error:
                 entry.view.end(error)
                 raise
             self._conclude(entry)
@@ -299,7 +308,7 @@ def load(shell: Any) -> RLMMagics:
     magics = RLMMagics(shell)
     shell.register_magics(magics)
     # The `rlm` kernel's shell can await.
-    transform = transformer(awaited if hasattr(shell, "ask") else called)
+    transform = transformer(awaited if hasattr(shell, "ask_rlm") else called)
     shell.input_transformers_cleanup.append(transform)
     magics.transform = transform
     complete.install(magics)

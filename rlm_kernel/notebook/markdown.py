@@ -1,7 +1,8 @@
 """A finished run as Markdown, and the pieces of it that a notebook shows as Markdown too.
 
 No text of the run can end the block that it stands in: fences are longer than any in it, and what stands in
-a heading is one line.
+a heading is one line. None acts either: Markdown that could is shown as a block of text, see
+`rlm_kernel.notebook.inert`.
 """
 
 from __future__ import annotations
@@ -11,9 +12,20 @@ import re
 from ..dialect import parse
 from ..events import RunFinished
 from ..outputs import Output
+from .inert import acts, line
 from .transcript import CallPart, CellPart, NotePart, RunPart
 
-__all__ = ["calls_of", "child_run", "fenced", "heading", "headline", "outcome", "render", "shown_cell"]
+__all__ = [
+    "calls_of",
+    "child_run",
+    "fenced",
+    "heading",
+    "headline",
+    "outcome",
+    "render",
+    "shown_cell",
+    "words",
+]
 
 CALL_CHARS = 500
 CALLS = 20
@@ -33,7 +45,7 @@ def render(run: RunPart) -> str:
     if run.started.contexts:
         described = "\n\n".join(fenced(info.description) for info in run.started.contexts)
         parts.append(f"{heading(2, 'Context')}\n\n{described}")
-    parts += [f"*{note.text}*" for note in run.notes]
+    parts += [f"*{line(note.text)}*" for note in run.notes]
     parts += _turns(run, 2)
     parts.append(outcome(run))
     return "\n\n".join(parts) + "\n"
@@ -43,16 +55,22 @@ def headline(run: RunPart) -> str:
     """Return the question, and what answered it."""
     started = run.started
     models = started.model if started.model == started.sub_model else f"{started.model}, {started.sub_model}"
-    about = f"{models}; {started.repl} kernel; rlm-kernel {started.package}".rstrip()
+    about = line(f"{models}; {started.repl} kernel; rlm-kernel {started.package}")
     question = started.query.strip()
     title = heading(1, question.split("\n", 1)[0][:200])
-    whole = f"\n\n{question}" if "\n" in question or len(question) > 200 else ""
+    whole = f"\n\n{words(question)}" if "\n" in question or len(question) > 200 else ""
     return f"{title}{whole}\n\n{about}"
 
 
 def heading(level: int, text: str) -> str:
     """Return a heading of one line."""
-    return f"{'#' * min(level, 6)} {' '.join(text.split())}"
+    return f"{'#' * min(level, 6)} {line(text)}"
+
+
+def words(text: str) -> str:
+    """Return what a model wrote as the Markdown that it is, or as a block if it is more than to be read."""
+    text = text.strip()
+    return fenced(text) if acts(text) else text
 
 
 def fenced(text: str, language: str = "text") -> str:
@@ -67,9 +85,9 @@ def outcome(run: RunPart, level: int = 2) -> str:
     finished = run.finished
     if finished is None:
         return f"{heading(level, 'The record ends here')}"
-    parts = [heading(level, _STATES.get(finished.status, finished.status)), finished.text.strip()]
+    parts = [heading(level, _STATES.get(finished.status, finished.status)), words(finished.text)]
     if finished.reason:
-        parts.append(f"*{' '.join(finished.reason.split())}*")
+        parts.append(f"*{line(finished.reason)}*")
     parts.append(_figures(finished))
     return "\n\n".join(part for part in parts if part)
 
@@ -96,7 +114,7 @@ def shown_cell(cell: CellPart) -> str:
     if finished is not None:
         parts += [_output(each) for each in finished.outputs]
         if finished.lost:
-            parts.append(f"*{finished.lost}*")
+            parts.append(f"*{line(finished.lost)}*")
     return "\n\n".join([*parts, calls_of(cell)]).rstrip()
 
 
@@ -104,12 +122,12 @@ def _turns(run: RunPart, level: int) -> list[str]:
     parts = []
     for turn in run.turns:
         parts.append(heading(level, f"Turn {turn.number}"))
-        parts.append(parse(turn.text).prose.strip())
+        parts.append(words(parse(turn.text).prose))
         if turn.error:
-            parts.append(f"*The request failed: {turn.error}*")
+            parts.append(f"*The request failed: {line(turn.error)}*")
         for part in turn.parts:
             if isinstance(part, NotePart):
-                parts.append(f"*{part.text}*")
+                parts.append(f"*{line(part.text)}*")
                 continue
             parts.append(shown_cell(part))
             parts += [child_run(call.child, level + 1) for call in part.calls if call.child is not None]

@@ -107,7 +107,8 @@ class Asked:
     question: str
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    def __getitem__(self, name: str) -> Any:
+    def get(self, name: str) -> Any:
+        """Return what an option set, by its field; None where it was not given."""
         return self.options.get(name)
 
 
@@ -188,7 +189,7 @@ def _value(text: str, name: str) -> tuple[str, str]:
         return quoted[2], text[quoted.end() :].lstrip()
     word = _WORD.match(text)
     if word is None:
-        raise InputError(f"{name} has no value", hint=f"give it one: {name} {_BY_NAME[name].value}")
+        raise _without_value(name)
     return word[0], text[word.end() :].lstrip()
 
 
@@ -203,6 +204,8 @@ def _trailing(text: str) -> tuple[list[tuple[Option, str | None]], str]:
                 break
             name, equals, given = words[-count][0].partition("=")
             known = _BY_NAME.get(name)
+            if count == 1 and known is not None and known.value and not equals:
+                raise _without_value(name)
             if known is None or (count == 2) != bool(known.value and not equals):
                 continue
             given = words[-1][0] if count == 2 else given
@@ -235,6 +238,13 @@ def _put(options: dict[str, Any], option: Option, value: str | None) -> None:
         options[option.field] = (*options.get(option.field, ()), parsed)
     else:
         options[option.field] = parsed
+
+
+def _without_value(name: str) -> InputError:
+    return InputError(
+        f"{name} has no value",
+        hint=f"give it one: {name} {_BY_NAME[name].value}; if it is part of the question, put -- before that",
+    )
 
 
 def _unknown(name: str) -> InputError:

@@ -6,6 +6,7 @@ the rest, and sums tokens, cost and calls over everything, what it does not show
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -245,7 +246,7 @@ class Outline:
         node = self._runs.pop(event.run, self.root)
         if node is not self.root:
             return
-        self.finished = event
+        self.finished = dataclasses.replace(event, reason=self._text("reason", event.reason).text)
         text = self._text("answer", event.text, ANSWER_CHARS)
         self.answer = text.text + (f"\n[{text.left_out:,} more characters]" if text.left_out else "")
         node.state = event.status

@@ -19,7 +19,8 @@ from ..errors import ConfigError
 
 __all__ = ["NAMES", "OPENAI", "Keys", "settle"]
 
-NAMES = tuple(field.name for field in FIELDS if field.name not in ("api_key", "debug", "wasm_service_url"))
+_NOT_HERE = ("api_key", "gateway_token", "debug", "wasm_service_url")
+NAMES = tuple(field.name for field in FIELDS if field.name not in _NOT_HERE)
 """The settings that a notebook has."""
 
 OPENAI = "https://api.openai.com/v1"
@@ -54,6 +55,11 @@ class Keys:
             self._kept.pop(endpoint, None)
         self._typed[endpoint] = key
 
+    @property
+    def all(self) -> list[str]:
+        """The keys that were typed or found here."""
+        return [*self._typed.values(), *(key for key in self._kept.values() if key)]
+
     def forget(self, base_url: str | None) -> None:
         """Forget the endpoint's key, in the keyring as well."""
         endpoint = base_url or OPENAI
@@ -63,18 +69,19 @@ class Keys:
             with suppress(Exception):  # it has none, or it is locked
                 keyring.delete_password(SERVICE, endpoint)
 
-    def find(self, base_url: str | None) -> tuple[str, str] | None:
-        """Return the endpoint's key and where it comes from, if there is one."""
+    def typed(self, base_url: str | None) -> str | None:
+        """Return the key that was typed for the endpoint, if one was."""
+        return self._typed.get(base_url or OPENAI)
+
+    def kept(self, base_url: str | None) -> str | None:
+        """Return the key that the keyring has for the endpoint, if it has one; it is asked once."""
         endpoint = base_url or OPENAI
-        if endpoint in self._typed:
-            return self._typed[endpoint], "typed in this session"
         if endpoint not in self._kept:
             self._kept[endpoint] = None
             if (keyring := _keyring()) is not None:
                 with suppress(Exception):  # no backend, or it is locked: as good as none
                     self._kept[endpoint] = keyring.get_password(SERVICE, endpoint)
-        kept = self._kept[endpoint]
-        return None if kept is None else (kept, "keyring")
+        return self._kept[endpoint]
 
 
 def settle(
@@ -103,8 +110,11 @@ def settle(
                 continue
             given[name], origins[name] = value, origin
     settings = resolve(given, environment)
-    if (found := keys.find(settings["base_url"].value)) is not None:
-        settings["api_key"] = Setting("api_key", found[0], found[1], secret=True)
+    endpoint = settings["base_url"].value
+    if (typed := keys.typed(endpoint)) is not None:
+        settings["api_key"] = Setting("api_key", typed, "typed in this session", secret=True)
+    elif settings["api_key"].value is None and (kept := keys.kept(endpoint)) is not None:
+        settings["api_key"] = Setting("api_key", kept, "keyring", secret=True)
     return {
         name: replace(setting, origin=origins[name]) if name in origins else setting
         for name, setting in settings.items()

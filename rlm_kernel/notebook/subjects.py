@@ -13,6 +13,8 @@ from ..errors import ContextError
 __all__ = ["about", "contexts", "variables"]
 
 _NO_CONTEXT = (ModuleType, FunctionType, BuiltinFunctionType, MethodType, type)
+_SIZED = (str, bytes, bytearray, list, dict, tuple, set, frozenset)
+_SHAPED = frozenset(("numpy", "pandas", "polars", "pyarrow"))
 _FIRST = ("str", "list", "dict", "bytes", "DataFrame")
 
 
@@ -53,16 +55,14 @@ def variables(namespace: Mapping[str, Any], hidden: Iterable[str] = ()) -> Itera
 def about(value: Any) -> str:
     """Return a value's type and size in a few words, without looking through it."""
     kind = type(value).__name__
-    if kind == "DataFrame":
-        return f"DataFrame {len(value):,} x {len(value.columns):,}"
-    if isinstance(value, Path):
-        return "path"
-    try:
-        size = len(value)
-    except Exception:  # noqa: BLE001  an edge: a user's object may do anything
+    # The length of other objects may be a query to a database.
+    if type(value).__module__.partition(".")[0] in _SHAPED:
+        shape = getattr(value, "shape", None)
+        return f"{kind} {' x '.join(f'{each:,}' for each in shape)}" if isinstance(shape, tuple) else kind
+    if not isinstance(value, _SIZED):
         return kind
     unit = {"str": "chars", "bytes": "bytes"}.get(kind, "items")
-    return f"{kind} {size:,} {unit}"
+    return f"{kind} {len(value):,} {unit}"
 
 
 def _path(text: str, namespace: Mapping[str, Any]) -> Path:

@@ -34,7 +34,7 @@ def called(line: str, cell: str | None) -> str:
 def awaited(line: str, cell: str | None) -> str:
     """Return the call that the `rlm` kernel's shell makes: it waits without keeping the kernel busy."""
     arguments = repr(line) if cell is None else f"{line!r}, {cell!r}"
-    return f"(await get_ipython().ask({arguments}))"
+    return f"(await get_ipython().ask_rlm({arguments}))"
 
 
 def transformer(call: Call = called) -> Callable[[list[str]], list[str]]:

@@ -18,7 +18,8 @@ from ..dialect import parse
 from ..outputs import Output
 from ..trace.redact import Redactor
 from . import recording
-from .markdown import calls_of, child_run, fenced, heading, headline, outcome, shown_cell
+from .inert import TRUSTED, line, shown_data
+from .markdown import calls_of, child_run, fenced, heading, headline, outcome, shown_cell, words
 from .transcript import CellPart, NotePart, RunPart, TurnPart
 
 __all__ = ["write_notebook"]
@@ -29,6 +30,9 @@ from rlm_kernel.notebook.replaying import replay
 
 _rlm_replay = replay({arguments})"""
 _CHECK = "_rlm_replay.check()"
+_RIGHTS = """\
+*The code below was executed in a kernel of its own kind (`{repl}`). Run again here, it has the rights of this
+notebook's kernel: read it first, or choose a sandboxed kernel.*"""
 
 
 def write_notebook(
@@ -99,20 +103,22 @@ def _cells(run: RunPart, setup: str, redact: Callable[[str], str]) -> Iterator[d
     described = "\n\n".join(fenced(info.description) for info in run.started.contexts)
     if described:
         yield _words("rlm-context", "context", redact(f"{heading(2, 'Context')}\n\n{described}"))
+    if run.started.repl not in TRUSTED:
+        yield _words("rlm-rights", "note", _RIGHTS.format(repl=line(run.started.repl)))
     yield _code("rlm-setup", "setup", setup, [], None, hidden=True)
     executed = {id(cell) for cell in recording.replayed(run)}
     count = 1
     for note in run.notes:
-        yield _words(f"rlm-note-{count}", "note", redact(f"*{note.text}*"))
+        yield _words(f"rlm-note-{count}", "note", redact(f"*{line(note.text)}*"))
     for turn in run.turns:
         yield _words(f"rlm-turn-{turn.number}", "turn", redact(_turn(turn)))
         for number, part in enumerate(turn.parts):
             name = f"rlm-{turn.number}-{number}"
             if isinstance(part, NotePart):
-                yield _words(name, "note", redact(f"*{part.text}*"))
+                yield _words(name, "note", redact(f"*{line(part.text)}*"))
             elif id(part) in executed:
                 count += 1
-                yield _executed(name, part, count, redact)
+                yield _executed(name, part, count, redact, run.started.repl)
                 if called := calls_of(part):
                     yield _words(f"{name}-calls", "calls", redact(called))
             else:
@@ -127,12 +133,14 @@ def _cells(run: RunPart, setup: str, redact: Callable[[str], str]) -> Iterator[d
 
 
 def _turn(turn: TurnPart) -> str:
-    prose = parse(turn.text).prose.strip()
-    error = f"\n\n*The request failed: {turn.error}*" if turn.error else ""
+    prose = words(parse(turn.text).prose)
+    error = f"\n\n*The request failed: {line(turn.error)}*" if turn.error else ""
     return f"{heading(2, f'Turn {turn.number}')}\n\n{prose}{error}".rstrip()
 
 
-def _executed(name: str, cell: CellPart, count: int, redact: Callable[[str], str]) -> dict[str, Any]:
+def _executed(
+    name: str, cell: CellPart, count: int, redact: Callable[[str], str], repl: str
+) -> dict[str, Any]:
     started, finished = cell.started, cell.finished
     assert finished is not None
     about = {
@@ -143,7 +151,7 @@ def _executed(name: str, cell: CellPart, count: int, redact: Callable[[str], str
         "seconds": round(finished.seconds, 3),
         "calls": len(cell.calls),
     }
-    outputs = [_output(each, count, redact) for each in finished.outputs]
+    outputs = [_output(each, count, redact, repl) for each in finished.outputs]
     made = _code(name, "cell", redact(started.code), outputs, count)
     made["metadata"]["rlm"] = about
     if finished.status == "error":
@@ -151,7 +159,7 @@ def _executed(name: str, cell: CellPart, count: int, redact: Callable[[str], str
     return made
 
 
-def _output(output: Output, count: int, redact: Callable[[str], str]) -> dict[str, Any]:
+def _output(output: Output, count: int, redact: Callable[[str], str], repl: str) -> dict[str, Any]:
     text = redact(output.text)
     if output.kind in ("stdout", "stderr"):
         return {"output_type": "stream", "name": output.kind, "text": text}
@@ -162,10 +170,12 @@ def _output(output: Output, count: int, redact: Callable[[str], str]) -> dict[st
             "evalue": redact(output.value),
             "traceback": text.split("\n"),
         }
-    data: dict[str, Any] = {mime: _value(mime, each, redact) for mime, each in output.data.items()}
+    kept, left_out = shown_data(output.data, repl)
+    data: dict[str, Any] = {mime: _value(mime, each, redact) for mime, each in kept.items()}
     if text or not data:
-        data["text/plain"] = text
-    made: dict[str, Any] = {"output_type": "display_data", "data": data, "metadata": {}}
+        data["text/plain"] = text or "".join(f"[{redact(mime)}, not kept]" for mime in left_out)
+    metadata = {"rlm": {"left_out": [redact(mime) for mime in left_out]}} if left_out else {}
+    made: dict[str, Any] = {"output_type": "display_data", "data": data, "metadata": metadata}
     if output.kind == "result":
         made |= {"output_type": "execute_result", "execution_count": count}
     return made

@@ -17,6 +17,7 @@ import pytest
 from browsing import aside
 
 import rlm_kernel
+from rlm_kernel.kernels.rlm.install import install
 
 pytestmark = pytest.mark.browser
 
@@ -68,8 +69,10 @@ def lab(tmp_path_factory):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     token = secrets.token_hex(16)
+    install(prefix=str(own / "prefix"))
     environment = {
         **os.environ,
+        "JUPYTER_PATH": str(own / "prefix" / "share" / "jupyter"),
         "PYTHONPATH": str(ROOT),
         **{f"JUPYTER_{name}_DIR": str(own / name) for name in ("CONFIG", "RUNTIME", "DATA")},
         **{f"JUPYTERLAB_{name}_DIR": str(own / name) for name in ("WORKSPACES", "SETTINGS")},

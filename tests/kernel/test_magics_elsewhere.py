@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
 import nbformat
 import pytest
-from notebooks import KEY, Endpoint, Notebook
+from notebooks import KEY, ROOT, Endpoint, Notebook
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +146,7 @@ def test_a_typed_key_is_used_and_left_nowhere(fresh, tmp_path):
     notebook = Notebook("python3", environment, tmp_path)
     try:
         notebook.run("%load_ext rlm_kernel\nold = 'abc'")
-        name, lines = notebook.send("%rlm What? -c old").failed()
+        name, _ = notebook.send("%rlm What? -c old").failed()
         assert name in {"ConfigError", "NoAnswerError"}
         cell = notebook.send("%rlm login", answer=KEY).fine()
         assert [each["password"] for each in cell.asked] == [True]
@@ -209,3 +210,16 @@ def test_terminal(fresh, tmp_path):
     terminal.expect(pexpect.EOF)
     terminal.close()
     assert terminal.exitstatus == 0
+
+
+def test_the_cells_in_the_docs(fresh, tmp_path):
+    page = (ROOT / "docs" / "notebook.md").read_text(encoding="utf-8")
+    cells = re.findall(r"^```ipython\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert len(cells) >= 5
+    (tmp_path / "report.txt").write_text("2022: 3, 2023: 5")
+    notebook = Notebook("python3", fresh.environment(), tmp_path)
+    try:
+        for cell in cells:
+            notebook.run(cell)
+    finally:
+        notebook.close()

@@ -162,7 +162,7 @@ def test_words_children_and_figures_are_in_the_notebook(recorded, tmp_path):
     assert "40 items" in child.source
     assert "raises-exception" in code_cells(notebook)[6].metadata.tags
     assert code_cells(notebook)[1].metadata.rlm["calls"] == 3
-    assert by_tag["rlm-answer"][0].source.startswith("## Answer\n\n40 lines, <say line 2>")
+    assert by_tag["rlm-answer"][0].source.startswith("## Answer\n\n```text\n40 lines, <say line 2>\n```")
     assert notebook.metadata.rlm["calls"] == answer.total_calls
     assert notebook.metadata.rlm["status"] == "answered"
 

@@ -105,7 +105,7 @@ def test_any_question_comes_through(question):
 )
 def test_a_line_is_awaited_where_that_can_be(cell, asynchronous):
     code = transformed(cell, awaited)
-    assert ("await get_ipython().ask(" in code) == asynchronous
+    assert ("await get_ipython().ask_rlm(" in code) == asynchronous
     assert ("run_line_magic('rlm'" in code) != asynchronous
     compile(code, "cell", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
@@ -144,6 +144,7 @@ def test_lines(line, question, options):
     ("line", "message"),
     [
         ("-c", "-c has no value"),
+        ("What? -c", "-c has no value"),
         ("--nosuch x", "no option --nosuch"),
         ("-q=1 x", "takes no value"),
         ("--depth deep x", "a whole number of at least 0"),

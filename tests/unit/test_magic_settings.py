@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from rlm_kernel import load_ipython_extension, unload_ipython_extension
 from rlm_kernel.errors import ConfigError, ContextError
 from rlm_kernel.notebook.settings import Keys, settle
 from rlm_kernel.notebook.subjects import about, contexts, variables
@@ -77,8 +78,11 @@ def test_a_keyring_keeps_what_it_is_told_to_keep(monkeypatch):
     Keys().add(OTHER, KEY)
     assert backend.kept == {}
     Keys().add(OTHER, KEY, keep=True)
-    assert Keys().find(OTHER) == (KEY, "keyring")
-    assert Keys().find(None) is None
+    assert (Keys().kept(OTHER), Keys().kept(None), Keys().typed(OTHER)) == (KEY, None, None)
+    found = settle({}, {"base_url": OTHER}, {}, Keys(), {})["api_key"]
+    assert (found.value, found.origin) == (KEY, "keyring")
+    found = settle({}, {"base_url": OTHER}, {}, Keys(), {"OPENAI_API_KEY": "sk-canary-other-key"})["api_key"]
+    assert found.origin == "environment variable OPENAI_API_KEY"
     Keys().forget(OTHER)
     assert backend.kept == {}
 
@@ -106,9 +110,19 @@ def test_contexts_are_variables_and_paths(tmp_path, monkeypatch):
 def test_variables_come_texts_first_and_without_tools():
     namespace = {"z": "text", "a": 1, "_hidden": "x", "f": len, "sys": sys, "In": []}
     assert [name for name, _ in variables(namespace, ["In"])] == ["z", "a"]
-    assert [about(value) for value in ("abc", b"ab", [1], {}, 5)] == [
-        *("str 3 chars", "bytes 2 bytes", "list 1 items", "dict 0 items", "int")
+    assert [about(value) for value in ("abc", b"ab", [1], {}, 5, Path("x"))] == [
+        *("str 3 chars", "bytes 2 bytes", "list 1 items", "dict 0 items", "int", type(Path("x")).__name__)
     ]
+
+
+def test_no_length_is_asked_of_objects_that_may_have_to_work_for_it():
+    class Query:
+        def __len__(self):
+            raise AssertionError
+
+    assert about(Query()) == "Query"
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    assert about(pandas.DataFrame({"a": [1, 2], "b": [3, 4]})) == "DataFrame 2 x 2"
 
 
 def test_tables():
@@ -116,3 +130,44 @@ def test_tables():
     assert str(table) == "name        n\n<b>        10\nlong name   5\na note & more"
     assert "&lt;b&gt;" in table._repr_html_()
     assert "a note &amp; more" in table._repr_html_()
+
+
+@pytest.fixture
+def shell(monkeypatch, tmp_path):
+    """A shell that is configured by a file."""
+    from IPython.core.interactiveshell import InteractiveShell
+    from traitlets.config import Config
+
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    config = Config()
+    config.HistoryManager.enabled = False
+    config.RLMMagics.max_depth = 3
+    config.RLMMagics.model = "file"
+    config.RLMMagics.plain = True
+    shell = InteractiveShell(config=config)
+    yield shell
+    unload_ipython_extension(shell)
+
+
+def test_the_extension_comes_and_goes(shell, capsys):
+    load_ipython_extension(shell)
+    assert capsys.readouterr() == ("", "")
+    magics = shell.magics_manager.registry["RLMMagics"]
+    load_ipython_extension(shell)
+    assert shell.magics_manager.registry["RLMMagics"] is magics
+    assert (magics.settings()["max_depth"].value, magics.plain) == (3, True)
+    assert magics.settings()["max_depth"].origin == "configuration file"
+    shell.run_line_magic("config", "RLMMagics.max_depth = 2")
+    assert (magics.settings()["max_depth"].value, magics.settings()["max_depth"].origin) == (
+        2,
+        "this notebook",
+    )
+    shell.run_line_magic("rlm", "config max_depth default")
+    assert magics.settings()["max_depth"].value == 3
+    shell.run_line_magic("rlm", "config model notebook")
+    assert magics.settings({"model": "option"})["model"].value == "option"
+    unload_ipython_extension(shell)
+    assert shell.find_line_magic("rlm") is None
+    assert shell.transform_cell("%rlm?") != ""
+    load_ipython_extension(shell)
+    assert shell.find_cell_magic("rlm") is not None

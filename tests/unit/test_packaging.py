@@ -47,7 +47,13 @@ def test_wheel_holds_the_package_and_nothing_else(wheel):
         for path in (ROOT / "rlm_kernel").rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    assert {name for name in names if ".dist-info/" not in name} == package
+    shared = {name for name in names if ".data/" in name}
+    assert {name for name in names if ".dist-info/" not in name} - shared == package
+    kernel = "data/share/jupyter/kernels/rlm"
+    assert {name.partition(".data/")[2] for name in shared} == {
+        *(f"{kernel}/kernel.json", f"{kernel}/logo-svg.svg"),
+        *(f"{kernel}/logo-32x32.png", f"{kernel}/logo-64x64.png"),
+    }
     assert {"rlm_kernel/py.typed", "rlm_kernel/guest/__init__.py"} <= names
 
 

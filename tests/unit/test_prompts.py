@@ -260,3 +260,10 @@ def test_the_stated_cut_is_the_one_that_the_guest_makes():
 def test_a_reply_without_code_is_shown_some():
     for names, code in ((["text"], "print(str(text)[:500])"), ([], "SHOW_VARS()")):
         assert [block.code for block in parse(prompts.no_code(names)).blocks] == [code]
+
+
+def test_bare_python_is_not_said_to_have_what_it_has_not():
+    bare = prompts.system_prompt(prompts.PromptSpec(bare_python=True))
+    assert "Python in WebAssembly, with its standard library only" in bare
+    assert "IPython" not in bare
+    assert "threads and `%magics` work" not in bare
