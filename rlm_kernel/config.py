@@ -204,14 +204,16 @@ def _switch(value: Any) -> bool:
 
 
 def _without_password(text: str) -> str:
-    """Return ``text``, a URL's user and password left out where it is one."""
-    if "@" not in text or "//" not in text:
+    """Return ``text``, a URL's user, password and query, which may hold a token, left out where it is one."""
+    if "//" not in text or not ("@" in text or "?" in text):
         return text
     try:
         parts = urlsplit(text)
     except ValueError:
         return "(a malformed URL)"
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    return urlunsplit(
+        parts._replace(netloc=parts.netloc.rpartition("@")[2], query="..." if parts.query else "")
+    )
 
 
 FIELDS: tuple[Field, ...] = (
@@ -254,6 +256,32 @@ FIELDS: tuple[Field, ...] = (
         _whole(1),
     ),
     Field("repl", ("RLM_REPL",), "Where the code of the root model runs.", _text, "local"),
+    Field(
+        "gateway_url",
+        ("RLM_GATEWAY_URL", "JUPYTER_GATEWAY_URL"),
+        "With the repl `gateway`: the Kernel Gateway or Jupyter Server whose kernels run it.",
+        _url,
+    ),
+    Field(
+        "gateway_token",
+        ("RLM_GATEWAY_TOKEN", "JUPYTER_GATEWAY_AUTH_TOKEN"),
+        "Its token. Sent in a header only.",
+        _key,
+        secret=True,
+    ),
+    Field(
+        "kernel_name",
+        ("RLM_KERNEL_NAME",),
+        "With the repl `gateway`: the kernelspec there. Not set: its default one.",
+        _text,
+    ),
+    Field(
+        "gateway_insecure",
+        ("RLM_GATEWAY_INSECURE",),
+        "1: plain http to a gateway on another machine, where others can read the token and the contexts.",
+        _switch,
+        default=False,
+    ),
     Field("max_depth", ("RLM_MAX_DEPTH", "MAX_DEPTH"), "How deep runs may call further runs.", _whole(0), 1),
     Field(
         "max_iterations",

@@ -54,9 +54,13 @@ class RLM:
         direct_below: Estimated tokens of question and contexts below which one plain call is tried in place
             of a run; None for never. `Answer.direct` tells.
         repl: Where model-written code runs: ``local``; ``sandbox``, without the user's files and network
-            (docs/sandboxes.md); ``shell``, this process's IPython shell, on the
-            objects themselves, which keeps no key from it (see `rlm_kernel.repl.shell`); or a factory of
+            (docs/sandboxes.md); ``gateway``, see ``gateway_url``; ``shell``, this process's IPython shell, on
+            the objects themselves, which keeps no key from it (see `rlm_kernel.repl.shell`); or a factory of
             sessions.
+        gateway_url: With ``repl="gateway"``: the Kernel Gateway or Jupyter Server whose kernels run the code.
+        gateway_token: Its token. It is sent in a header only, and no kernel has it.
+        kernel_name: The kernelspec there; without one, its default.
+        gateway_insecure: Whether plain http to another machine is allowed, where others can read along.
         share: With ``shell``, whether the variables that the model makes are the user's own.
         max_depth: The first depth at which ``rlm_query`` is a plain model call; 1 means no child has a REPL.
         max_iterations: Turns of a root model at most.
@@ -97,6 +101,10 @@ class RLM:
         api: str | None = None,
         direct_below: int | None = None,
         repl: str | SessionFactory | None = None,
+        gateway_url: str | None = None,
+        gateway_token: str | None = None,
+        kernel_name: str | None = None,
+        gateway_insecure: bool | None = None,
         share: bool = False,
         max_depth: int | None = None,
         max_iterations: int | None = None,
@@ -125,6 +133,10 @@ class RLM:
                 "api": api,
                 "direct_below": direct_below,
                 "repl": repl if isinstance(repl, str) else None,
+                "gateway_url": gateway_url,
+                "gateway_token": gateway_token,
+                "kernel_name": kernel_name,
+                "gateway_insecure": gateway_insecure,
                 "max_depth": max_depth,
                 "max_iterations": max_iterations,
                 "cell_timeout": _cell_timeout(cell_timeout),
@@ -139,10 +151,10 @@ class RLM:
         self._approve_above_usd = approve_above_usd
         self._tools = as_mapping(tools or {})
         self._bound_tools = bind(self._tools)
-        self._secrets = [value["api_key"]] if value["api_key"] else []
+        self._secrets = [value[name] for name in ("api_key", "gateway_token") if value[name]]
         self._plan, self._owned = named_plan(model, sub_model, value, prices or {}, options)
         where: str | SessionFactory = value["repl"] if repl is None or isinstance(repl, str) else repl
-        self._backend = Backend(where, share=share, spare_kernels=spare_kernels)
+        self._backend = Backend(where, share=share, spare_kernels=spare_kernels, settings=value)
         self._settings = EngineSettings(
             max_depth=value["max_depth"],
             max_iterations=value["max_iterations"],

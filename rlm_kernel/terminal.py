@@ -168,9 +168,7 @@ def _to_nowhere(descriptor: int) -> None:
     os.close(nowhere)
 
 
-def _trajectory(
-    save: str | None, settings: Mapping[str, Setting]
-) -> tuple[Path | None, Any]:
+def _trajectory(save: str | None, settings: Mapping[str, Setting]) -> tuple[Path | None, Any]:
     """Open the trajectory. A run goes on without one, and says so."""
     from .trace.jsonl import JsonlWriter  # noqa: PLC0415  on use
 

@@ -24,7 +24,7 @@ from base64 import b64encode
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from json import dumps
+from json import dumps, loads
 from typing import Any
 
 from .channels import CallFailed, Cell, Control, PlainInput, Stdin, ended
@@ -56,6 +56,8 @@ class Host:
         self._control = Control(kernel) if usable else None
         self._kernel = kernel
         self.cell: Cell | None = None
+        self.report: dict[str, Any] = {}
+        self.max_bytes = float("inf")
         _follow_cells()
 
     def probe(self) -> dict[str, bool]:
@@ -102,6 +104,7 @@ class Host:
         if cell is None:
             return
         cell.running = False
+        self.report = report
         if self._control is not None:
             self._control.end(cell)
         self._stdin.tell(dumps({**report, "rlm": VERSION, "id": _new_id(), "op": "cell"}), cell)
@@ -120,6 +123,12 @@ class Host:
         if cell is None or not cell.running:
             raise ended()
         return cell
+
+    def send_again(self, have: frozenset[str]) -> None:
+        """Send again what waits for an answer, but for the ids that the host has; from any thread."""
+        self._stdin.send_again(have)
+        if self._control is not None:
+            self._control.send_again(have)
 
     @property
     def forked(self) -> bool:
@@ -214,7 +223,7 @@ class Host:
             frames = []
         text = dumps(envelope)
         largest = max(map(len, frames), default=0)
-        if len(text) > MAX_TEXT or largest > MAX_FRAME:
+        if len(text) > MAX_TEXT or largest > MAX_FRAME or sum(map(len, frames)) > self.max_bytes:
             raise CallFailed(
                 f"too large: {max(len(text), largest):,} bytes in one piece; ask about parts of it",
                 "bad_request",
@@ -235,6 +244,12 @@ def _outline(value: Any, frames: list[bytes], limit: int = INLINE_CHARS) -> Any:
 
 
 def _value(reply: dict[str, Any]) -> Any:
+    if "file" in reply:
+        # Too large for a message; see `rlm_kernel.guest.remote`.
+        with open(reply["file"], "rb") as file:
+            whole = loads(file.read())
+        os.unlink(reply["file"])
+        return _value(whole)
     if reply.get("ok"):
         return reply.get("value")
     raise failure(reply.get("error") or {})

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from . import calls, decode, lazy, names, output, plain, quotes, tools
+from . import calls, decode, lazy, names, output, plain, quotes, remote, tools
 from .channels import CallFailed, interrupts_held
 
 __all__ = ["Repl", "fresh", "install", "load", "offer", "ready", "rename"]
@@ -61,6 +61,8 @@ def offer(stubs: list[Any]) -> None:
 def ready() -> None:
     """Take the names and hooks into use, and report to the host."""
     _REPL.ready()
+    if _REPL.lease:
+        remote.serve(_REPL.shell, _REPL.host, _REPL.lease)
 
 
 def _shell() -> Any:
@@ -87,6 +89,7 @@ class Repl:
         self.host = host
         self.contexts: dict[str, Any] = {}
         self.namespace: dict[str, Any] = shell.user_ns
+        self.lease: float = config.get("lease", 0.0)
         self._answer: dict[str, Any] = {"content": "", "ready": False}
         self._final: dict[str, Any] | None = None
         self._draft = ""

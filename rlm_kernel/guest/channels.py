@@ -80,6 +80,12 @@ class Stdin:
     def __init__(self, kernel: Any) -> None:
         self._kernel = kernel
         self._lock = threading.RLock()
+        self._asked = ""
+        self._again = False
+
+    def send_again(self, have: frozenset[str]) -> None:
+        """Have the thread that waits send its envelope again, unless its id is in ``have``."""
+        self._again = self._asked not in have
 
     def tell(self, text: str, cell: Cell, buffers: Sequence[bytes] = ()) -> None:
         """Send an envelope that needs no answer."""
@@ -105,13 +111,15 @@ class Stdin:
         with self._lock:
             if not cell.running:
                 raise ended()
+            self._asked, self._again = id_, False
             self.tell(text, cell, buffers)
             while True:
                 # A poll that ends by itself lets an interrupt through on every platform.
                 if not socket.poll(POLL_MILLISECONDS):
                     if not cell.running:
                         raise ended()
-                    if insist:
+                    if insist or self._again:
+                        self._again = False
                         self.tell(text, cell, buffers)
                     continue
                 try:
@@ -131,6 +139,9 @@ class PlainInput:
     def __init__(self) -> None:
         self._input = builtins.input
         self._lock = threading.RLock()
+
+    def send_again(self, have: frozenset[str]) -> None:
+        """Do nothing: the kernel's own ``input`` waits, and can't be told to ask again."""
 
     def tell(self, text: str, cell: Cell, buffers: Sequence[bytes] = ()) -> None:
         """Send an envelope; the host answers it with an empty line."""
@@ -167,7 +178,7 @@ class Control:
         self._thread = kernel.iopub_thread
         self._lock = threading.Lock()
         self._pending: list[tuple[Cell, str, Sequence[bytes]]] = []
-        self._waiting: dict[str, tuple[Cell, Done]] = {}
+        self._waiting: dict[str, tuple[Cell, Done, str, Sequence[bytes]]] = {}
         self.works = threading.Event()
         kernel.control_handlers["rlm_reply"] = self._receive
         kernel.control_handlers["rlm_probe"] = lambda stream, ident, message: self.works.set()
@@ -183,7 +194,7 @@ class Control:
             if not cell.running:
                 raise ended()
             if done is not None:
-                self._waiting[id_] = (cell, done)
+                self._waiting[id_] = (cell, done, text, buffers)
             self._pending.append((cell, text, buffers))
             first = len(self._pending) == 1
         if first:
@@ -200,12 +211,20 @@ class Control:
         with self._lock:
             cell.running = False
             self._pending = [each for each in self._pending if each[0] is not cell]
-            ids = [id_ for id_, (of, _) in self._waiting.items() if of is cell]
+            ids = [id_ for id_, (of, *_) in self._waiting.items() if of is cell]
             waiting = [self._waiting.pop(id_)[1] for id_ in ids]
         failure = ended()
         reply = {"ok": False, "error": {"kind": failure.kind, "message": failure.message}}
         for done in waiting:
             done(reply)
+
+    def send_again(self, have: frozenset[str]) -> None:
+        """Send what waits for an answer once more, unless its id is in ``have``."""
+        with self._lock:
+            lost = [each for id_, each in self._waiting.items() if id_ not in have]
+            self._pending += [(cell, text, buffers) for cell, _, text, buffers in lost]
+        if lost:
+            self._thread.schedule(self._flush)
 
     def _flush(self) -> None:
         with self._lock:
@@ -228,6 +247,6 @@ class Control:
     def _receive(self, stream: Any, ident: Any, message: Any) -> None:
         for reply in message["content"]["replies"]:
             with self._lock:
-                _, done = self._waiting.pop(reply.get("id"), (None, None))
+                _, done, *_ = self._waiting.pop(reply.get("id"), (None, None))
             if done is not None:
                 done(reply)

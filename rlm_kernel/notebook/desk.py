@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from .. import background
 from ..config import Setting
 from ..context import reads_files
 from ..errors import ConfigError, InputError, RLMError
-from ..ledger import Budget
+from ..ledger import Budget, TreeUsage
 from .display import View
 from .settings import NAMES
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ..rlm import RLM
     from ..session import Session
 
-__all__ = ["Desk", "Entry"]
+__all__ = ["Asking", "Desk", "Entry"]
 
 CLEAN_UP_SECONDS = 10.0
 _BEAT_SECONDS = 0.2
@@ -40,22 +40,58 @@ _BEAT_SECONDS = 0.2
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """One question asked: the run, what shows it, where its trajectory is; its answer, once there is one.
+    """One question that was asked, as far as it is kept: where its trajectory is, and how it ended.
 
-    Of contexts only the ``names`` are kept, and the ``paths`` of those that were read from files.
+    Of contexts only the ``names`` are kept, and the ``paths`` of those that were read from files. ``run`` is
+    there while it goes on; without an ``answer`` after that it has failed.
     """
 
     number: int
     question: str
-    run: LiveRun
-    session: Session
     trace: Path
-    view: View
     names: tuple[str, ...]
     paths: Mapping[str, Any]
+    run: LiveRun | None
+    answer: Answer | None = None
+
+    @property
+    def status(self) -> str:
+        """The run's status."""
+        if self.run is not None:
+            return self.run.status
+        return "failed" if self.answer is None else str(self.answer.status)
+
+    @property
+    def usage(self) -> TreeUsage:
+        """What the run has spent so far."""
+        if self.run is not None:
+            return self.run.usage
+        return TreeUsage() if self.answer is None else self.answer.usage
+
+    @property
+    def calls(self) -> int:
+        """How many model requests the run has made so far."""
+        if self.run is not None:
+            return self.run.calls
+        return 0 if self.answer is None else self.answer.total_calls
+
+
+@dataclass(slots=True, eq=False)
+class Asking:
+    """A question under way: its run, what shows it, and the name that its answer is to get as well."""
+
+    entry: Entry
+    run: LiveRun
+    view: View
     output: str | None = None
     answer: Answer | None = None
     conclusion: Future[None] | None = None
+
+    def conclude(self) -> None:
+        """Keep how the run has ended, and nothing of its texts."""
+        self.entry.run = None
+        if self.answer is not None:
+            self.entry.answer = replace(self.answer, messages=(), repl_history=())
 
 
 @dataclass(slots=True, eq=False)
@@ -89,7 +125,7 @@ class Desk:
         share: bool = False,
         cite: bool = False,
         output: str | None = None,
-    ) -> Entry:
+    ) -> Asking:
         """Start a run and return it. With ``again`` it is another question to the last one's session.
 
         Raises:
@@ -121,35 +157,35 @@ class Desk:
             cite=cite,
         )
         paths = {name: value for name, value in contexts.items() if reads_files(value)}
-        entry = Entry(number, question, run, session, trace, view, tuple(contexts), paths, output)
+        entry = Entry(number, question, trace, tuple(contexts), paths, run)
         self.entries.append(entry)
-        return entry
+        return Asking(entry, run, view, output)
 
-    def wait(self, entry: Entry) -> Answer:
+    def wait(self, asking: Asking) -> Answer:
         """Wait for the answer. An interrupt cancels the run, waits for its end, and goes on as such."""
         try:
-            entry.answer = entry.run.wait()
+            asking.answer = asking.run.wait()
         except KeyboardInterrupt:
-            self.abandon(entry)
+            self.abandon(asking)
             raise
-        return entry.answer
+        return asking.answer
 
     @staticmethod
-    def abandon(entry: Entry) -> None:
+    def abandon(asking: Asking) -> None:
         """Cancel a run and wait for its end."""
-        entry.run.cancel()
+        asking.run.cancel()
         with suppress(TimeoutError, RLMError):
-            entry.answer = entry.run.wait(CLEAN_UP_SECONDS)
+            asking.answer = asking.run.wait(CLEAN_UP_SECONDS)
 
-    async def until(self, entry: Entry) -> Answer:
+    async def until(self, asking: Asking) -> Answer:
         """Wait for the answer on any event loop; an interrupt, there a cancellation, is as in `wait`."""
-        answer = asyncio.ensure_future(_answer(entry))
+        answer = asyncio.ensure_future(_answer(asking))
         try:
             # ipykernel's handler of the interrupt leaves word in the loop without waking it (seen in 7.4).
             while not answer.done():
                 await asyncio.wait([answer], timeout=_BEAT_SECONDS)
         except asyncio.CancelledError:
-            entry.run.cancel()
+            asking.run.cancel()
             await asyncio.wait([answer], timeout=CLEAN_UP_SECONDS)
             if answer.done():
                 answer.exception()  # it is over: what else went wrong is not asked for
@@ -172,14 +208,16 @@ class Desk:
             )
         return self.entries[int(number) - 1]
 
-    def running(self) -> Entry | None:
+    def running(self) -> tuple[Entry, LiveRun] | None:
         """Return the last run that is under way."""
-        return next((entry for entry in reversed(self.entries) if not entry.run.done), None)
+        found = ((entry, entry.run) for entry in reversed(self.entries))
+        return next(((entry, run) for entry, run in found if run is not None and not run.done), None)
 
     def close(self) -> None:
         """End all runs and kernels."""
         for entry in self.entries:
-            entry.run.cancel()
+            if entry.run is not None:
+                entry.run.cancel()
         opened, self._opened, self._session = self._opened, [], None
         for each in opened:
             with suppress(Exception):  # at the end of a process the loop may be gone
@@ -237,9 +275,9 @@ def _rlm(settings: Mapping[str, Setting], prices: Mapping[str, Price], *, share:
     )
 
 
-async def _answer(entry: Entry) -> Answer:
-    entry.answer = await entry.run
-    return entry.answer
+async def _answer(asking: Asking) -> Answer:
+    asking.answer = await asking.run
+    return asking.answer
 
 
 async def _closed(opened: _Open) -> None:

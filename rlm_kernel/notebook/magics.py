@@ -22,7 +22,7 @@ from ..answer import Answer
 from ..config import FIELDS, Setting
 from ..errors import ConfigError, InputError, RLMError
 from . import commands, complete, subjects
-from .desk import Desk, Entry
+from .desk import Asking, Desk
 from .display import choose
 from .failures import no_answer, shortened
 from .options import Asked, Command, mentions, parse_cell, parse_line, usage
@@ -116,13 +116,13 @@ class RLMMagics(Magics):
         if isinstance(asked, Command):
             return self._guarded(lambda: commands.carry_out(self, asked))
         try:
-            entry = self._begin(asked)
+            asking = self._begin(asked)
             if asked.get("background"):
-                return self._let_go(entry)
+                return self._let_go(asking)
             try:
-                answer = self.desk.wait(entry)
+                answer = self.desk.wait(asking)
             finally:
-                self._conclude(entry)
+                self._conclude(asking)
             return self._judged(answer)
         except (RLMError, KeyboardInterrupt) as error:
             raise self._told(error, debug=asked.get("debug")) from None
@@ -133,13 +133,13 @@ class RLMMagics(Magics):
         if isinstance(asked, Command):
             return self._guarded(lambda: commands.carry_out(self, asked))
         try:
-            entry = self._begin(asked)
+            asking = self._begin(asked)
             if asked.get("background"):
-                return self._let_go(entry)
+                return self._let_go(asking)
             try:
-                answer = await self.desk.until(entry)
+                answer = await self.desk.until(asking)
             finally:
-                self._conclude(entry)
+                self._conclude(asking)
             return self._judged(answer)
         except (RLMError, KeyboardInterrupt) as error:
             raise self._told(error, debug=asked.get("debug")) from None
@@ -190,7 +190,7 @@ class RLMMagics(Magics):
                 f"RLMMagics.prices is {self.prices!r}", hint='give {"name": (input, output)}'
             ) from None
 
-    def _begin(self, asked: Asked) -> Entry:
+    def _begin(self, asked: Asked) -> Asking:
         """Start the run that is asked for."""
         if not asked.question:
             raise InputError("no question given", hint="ask one: %rlm What changed? -c old -c new")
@@ -215,10 +215,10 @@ class RLMMagics(Magics):
             secrets=self.secrets(),
             inline_bytes=self.inline_trace_kb * 1024,
         )
-        entry = None
+        asking = None
         try:
             view.begin(asked.question)
-            entry = self.desk.ask(
+            asking = self.desk.ask(
                 asked.question,
                 contexts,
                 settings,
@@ -229,26 +229,27 @@ class RLMMagics(Magics):
                 cite=bool(asked.get("cite")),
                 output=asked.get("output"),
             )
-            view.follow(entry.run)
+            view.follow(asking.run)
         except BaseException:
-            if entry is None:
+            if asking is None:
                 view.end()
             else:  # an interrupt just then
-                self.desk.abandon(entry)
-                self._conclude(entry)
+                self.desk.abandon(asking)
+                self._conclude(asking)
             raise
-        return entry
+        return asking
 
     def _mentioned(self, question: str) -> tuple[str, ...]:
         return tuple(name for name in mentions(question) if name in self.shell.user_ns)
 
-    def _conclude(self, entry: Entry) -> None:
+    def _conclude(self, asking: Asking) -> None:
         """Show what stays of a run, and put its answer where the user finds it."""
-        entry.view.end()
-        if entry.answer is not None:
-            self.shell.user_ns["_rlm"] = entry.answer
-            if entry.output:
-                self.shell.user_ns[entry.output] = entry.answer
+        asking.view.end()
+        asking.conclude()
+        if asking.answer is not None:
+            self.shell.user_ns["_rlm"] = asking.answer
+            if asking.output:
+                self.shell.user_ns[asking.output] = asking.answer
 
     def _judged(self, answer: Answer) -> Answer:
         self.shown.add(answer)
@@ -264,19 +265,20 @@ class RLMMagics(Magics):
         """
         return self._let_go(self._begin(parse_cell(f"-q {line}", question)))
 
-    def _let_go(self, entry: Entry) -> Any:
+    def _let_go(self, asking: Asking) -> Any:
         """Return a run that goes on by itself, and see to its end."""
 
         async def conclude() -> None:
             try:
-                entry.answer = await entry.run
+                asking.answer = await asking.run
             except BaseException as error:
-                entry.view.end(error)
+                asking.view.end(error)
+                asking.conclude()
                 raise
-            self._conclude(entry)
+            self._conclude(asking)
 
-        entry.conclusion = asyncio.run_coroutine_threadsafe(conclude(), background.loop())
-        return entry.run
+        asking.conclusion = asyncio.run_coroutine_threadsafe(conclude(), background.loop())
+        return asking.run
 
 
 RLMMagics.rlm.__doc__ = f"""Ask a question about variables and files of this notebook.

@@ -7,8 +7,9 @@ one event loop share.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+import inspect
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import ConfigError
 from .base import SessionFactory
@@ -63,13 +64,16 @@ class Backend:
     """What makes the sessions of one `RLM`.
 
     ``repl`` is a name or a factory of sessions; for ``share`` see `rlm_kernel.repl.shell.Shell`;
-    ``spare_kernels`` are kept ready.
+    ``spare_kernels`` are kept ready. ``settings`` are values by name, those of a gateway among them.
 
     Raises:
-        ConfigError: no backend of this name, or ``share`` for one that has no use for it.
+        ConfigError: no backend of this name, one that lacks a setting, or ``share`` for one that has no use
+            for it.
     """
 
-    def __init__(self, repl: str | SessionFactory, *, share: bool, spare_kernels: int) -> None:
+    def __init__(
+        self, repl: str | SessionFactory, *, share: bool, spare_kernels: int, settings: Mapping[str, Any]
+    ) -> None:
         self._spare_kernels = spare_kernels
         self._pools: list[Pool] = []
         self._own: SessionFactory | None = None if isinstance(repl, str) else repl
@@ -80,8 +84,12 @@ class Backend:
             self._own = Shell(share=share)
         elif share:
             raise ConfigError("share=True has no meaning without repl='shell'", hint="leave it away")
+        elif repl == "gateway":
+            from .gateway.address import Gateway  # noqa: PLC0415  on use
+
+            self._own = Gateway.of(settings)
         elif isinstance(repl, str) and repl not in KERNELS:
-            known = ", ".join([*KERNELS, "shell"])
+            known = ", ".join([*KERNELS, "gateway", "shell"])
             raise ConfigError(f"no REPL named {repl!r}", hint=f"there are: {known}")
 
     @property
@@ -92,17 +100,19 @@ class Backend:
     async def sessions(self) -> SessionFactory:
         """Return what makes the sessions of a run on the running event loop."""
         # Before anything is spent: the first request goes out while the kernel starts.
-        check = getattr(self._own or KERNELS.get(self.name), "check", None)
-        if check is not None:
-            check()
-        return self._own or await self._pooled(self.name)
+        make = self._own or KERNELS[self.name]
+        check = getattr(make, "check", None)
+        if check is not None and inspect.isawaitable(checked := check()):
+            await checked
+        if self._own is not None and self.name != "gateway":
+            return self._own
+        return await self._pooled(cast("Callable[[], JupyterSession]", make))
 
     async def child_sessions(self) -> SessionFactory | None:
         """Return what makes those of its children, where that is something else."""
-        return await self._pooled("local") if self.in_shell else None
+        return await self._pooled(KERNELS["local"]) if self.in_shell else None
 
-    async def _pooled(self, name: str) -> SessionFactory:
-        make = KERNELS[name]
+    async def _pooled(self, make: Callable[[], JupyterSession]) -> SessionFactory:
         if self._spare_kernels < 1:
             return make
         from .pool import pool_of  # noqa: PLC0415  on use

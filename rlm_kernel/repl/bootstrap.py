@@ -35,6 +35,7 @@ _MODULES = (
     "plain",
     "quotes",
     "schemas",
+    "remote",
     "names",
     "tools",
     "cells",
@@ -75,6 +76,8 @@ class GuestSettings:
     """What the guest is told. Of each stream, ``head`` + ``tail`` characters of a cell are kept.
 
     Without ``names`` cells find none of the REPL's own names, only contexts and the host's functions.
+    ``lease`` is for kernels elsewhere: after so many seconds without a word from the host they end; 0 for
+    never.
     """
 
     head: int = 12_000
@@ -83,6 +86,7 @@ class GuestSettings:
     image_bytes: int = 4_000_000
     control: bool = True
     names: bool = True
+    lease: float = 0.0
 
 
 def first_cell(settings: GuestSettings, *, known: bool = False) -> str:

@@ -209,9 +209,7 @@ def start_guarded(
     argv: Sequence[str], *, cwd: str, env: Mapping[str, str], log: int, confined: bool, folder: str
 ) -> GuardedProcess:
     """Start a program under a guard of its own, which removes ``folder`` when this process is gone."""
-    return GuardedProcess(
-        *popen_guarded(argv, cwd=cwd, env=env, log=log, confined=confined, folder=folder)
-    )
+    return GuardedProcess(*popen_guarded(argv, cwd=cwd, env=env, log=log, confined=confined, folder=folder))
 
 
 def popen_guarded(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -18,10 +17,11 @@ from typing import Any
 from ..context import Context
 from ..errors import CallError, ContextError, KernelStartError, WireError
 from ..events import CellStatus
-from ..outputs import Output, OutputKind, joined
+from ..outputs import Output, joined
 from . import wire
 from .base import Call, CallHandler, CellResult, KernelInfo, ToolStub
 from .bootstrap import GuestSettings, first_cell, load_cell
+from .received import output_of, within
 from .transport import JupyterMessage, Transport
 from .uploads import Uploads
 
@@ -32,7 +32,6 @@ LOAD_SECONDS = 600.0
 GRACE_SECONDS = 2.0
 # After the reply: the rest is on its way, unless the kernel's own functions were damaged by the cell.
 REPORT_SECONDS = 1.0
-_ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07]*\x07")
 
 
 class _Cell:
@@ -227,6 +226,8 @@ class JupyterSession:
         except TimeoutError:
             await self._kill("its own functions were damaged")
             return "died", _lost("the cell damaged the functions of the REPL itself")
+        if self._death and cell.report is None:
+            return "died", _lost(self._death)
         if timed_out:
             return "timed_out", ""
         return ("ok" if cell.reply and cell.reply.content.get("status") == "ok" else "error"), ""
@@ -288,23 +289,14 @@ class JupyterSession:
             if content["execution_state"] == "idle":
                 cell.idle = True
                 cell.changed.set()
-        elif message.type == "stream":
-            self._put_out(
-                cell, Output("stderr" if content["name"] == "stderr" else "stdout", content["text"])
-            )
-        elif message.type in ("execute_result", "display_data"):
-            data = {mime: _mime_text(value) for mime, value in content["data"].items()}
-            kind: OutputKind = "result" if message.type == "execute_result" else "display"
-            self._put_out(cell, Output(kind, data.pop("text/plain", ""), data))
-        elif message.type == "error":
-            trace = _ANSI.sub("", "\n".join(content["traceback"]))
-            self._put_out(cell, Output("error", trace, name=content["ename"], value=content["evalue"]))
         elif message.type == "rlm_request":
             frames = list(message.buffers)
             for text, count in content["envelopes"]:
                 mine, frames = frames[:count], frames[count:]
                 with suppress(WireError):
                     self._take(cell, wire.parse(text, mine), self._answer_on_control)
+        elif (output := output_of(message.type, content)) is not None:
+            self._put_out(cell, output)
 
     def _receive_stdin(self, cell: _Cell, message: JupyterMessage) -> None:
         try:
@@ -334,12 +326,10 @@ class JupyterSession:
 
     def _put_out(self, cell: _Cell, output: Output) -> None:
         # The guest has cut the output already; a hostile kernel has not.
-        size = len(output.text) + sum(map(len, output.data.values())) // 100
         if cell.room <= 0:
             return
+        output, size = within(output, cell.room)
         cell.room -= size
-        if cell.room <= 0 and output.kind in ("stdout", "stderr"):
-            output = Output(output.kind, output.text[: cell.room + size], dropped=-cell.room)
         cell.outputs.append(output)
         if cell.on_output is not None:
             cell.on_output(output)
@@ -447,11 +437,3 @@ def _id_of(text: Any) -> str | None:
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
     return id_ if isinstance(id_, str) and len(id_) <= wire.MAX_ID else None
-
-
-def _mime_text(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, list) and all(isinstance(each, str) for each in value):
-        return "".join(value)
-    return json.dumps(value)

@@ -26,7 +26,7 @@ def test_option_wins_over_environment_over_default():
 @pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.name)
 def test_earlier_variables_win(field):
     good = {"api_key": KEY, "base_url": "http://one.test/v1", "api": "chat"}
-    good["wasm_service_url"] = "http://one.test"
+    good["wasm_service_url"] = good["gateway_url"] = "http://one.test"
     value = good.get(field.name, "1")
     for position, variable in enumerate(field.variables):
         environment = {name: value if name == variable else "9" for name in field.variables[position:]}
@@ -128,6 +128,8 @@ def test_urls_lose_the_last_slash_and_are_shown_without_a_password():
     assert setting.value == "https://user:secret@host.test/v1"
     assert setting.shown == "https://host.test/v1"
     assert "secret" not in repr(setting)
+    setting = resolve({"gateway_url": "https://host.test/?token=secret"}, {})["gateway_url"]
+    assert setting.shown == "https://host.test/?..."
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,9 @@ __all__ = ["RLMKernel", "RLMShell"]
 
 
 class RLMShell(ZMQInteractiveShell):
-    """The shell: `ask` is what its cells await."""
+    """The shell: `ask_rlm` is what its cells await."""
 
-    async def ask(self, line: str, cell: str | None = None) -> Any:
+    async def ask_rlm(self, line: str, cell: str | None = None) -> Any:
         """Do what ``%rlm line`` says, or ``%%rlm line`` over ``cell``."""
         return await load(self).aask(line, cell)
 

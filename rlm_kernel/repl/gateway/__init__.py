@@ -1,0 +1,1 @@
+"""``repl="gateway"``: kernels of a Kernel Gateway, a Jupyter Server or an Enterprise Gateway."""

@@ -1,0 +1,114 @@
+"""Files brought to a kernel, in pieces over its control channel, each acknowledged.
+
+A piece says where in its file it belongs, so that it may arrive twice: after a break, all that were not
+acknowledged are sent again. Pieces stay well below what a server takes in one message (Tornado: 10 MiB).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ...errors import ContextError
+
+__all__ = ["PIECE_BYTES", "Deliveries"]
+
+PIECE_BYTES = 4 * 1024 * 1024
+PIECES_AHEAD = 4
+PIECE_SECONDS = 120.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Piece:
+    content: Mapping[str, Any]
+    data: bytes
+    arrived: asyncio.Future[Mapping[str, Any]]
+
+
+class Deliveries:
+    """The files of one kernel. ``send(type, content, buffers)`` sends on control and returns an id."""
+
+    def __init__(self, send: Callable[[str, Mapping[str, Any], Sequence[bytes]], str]) -> None:
+        self._send = send
+        self._under_way: dict[str, _Piece] = {}
+        self._names: list[str] = []
+
+    async def put(self, what: str, pieces: Iterable[bytes], total: int, *, once: bool) -> str:
+        """Bring ``pieces``, of ``total`` bytes together, into a file at the kernel's; return its path there.
+
+        ``what`` names it in errors. ``once`` is whether it will be read once only.
+
+        Raises:
+            ContextError: they did not arrive.
+        """
+        name = f"context-{os.urandom(8).hex()}"
+        self._names.append(name)
+        ahead: deque[_Piece] = deque()
+        offset = 0
+        path = f"/contexts/{name}"
+        try:
+            for piece in pieces:
+                content = {"name": name, "offset": offset, "total": total, "once": once}
+                ahead.append(self._start(content, piece))
+                offset += len(piece)
+                # One alone on its way would leave the line idle until it is acknowledged.
+                while len(ahead) >= PIECES_AHEAD or (ahead and offset >= total):
+                    path = await self._arrival(what, ahead[0]) or path
+                    ahead.popleft()
+        finally:
+            for left in ahead:
+                self._forget(left)
+        return path
+
+    def _start(self, content: Mapping[str, Any], data: bytes) -> _Piece:
+        piece = _Piece(content, data, asyncio.get_running_loop().create_future())
+        self._under_way[self._send("rlm_put", content, [data])] = piece
+        return piece
+
+    async def _arrival(self, what: str, piece: _Piece) -> str:
+        try:
+            reply = await asyncio.wait_for(asyncio.shield(piece.arrived), PIECE_SECONDS)
+        except TimeoutError:
+            raise ContextError(
+                f"{what} did not arrive at the kernel: a piece of it took longer than {PIECE_SECONDS:g} s",
+                hint="is the kernel an ipykernel, or one of ours, and the connection fast enough?",
+            ) from None
+        if reply.get("status") != "ok":
+            raise ContextError(
+                f"the kernel could not take {what}: {str(reply.get('evalue', ''))[:500]}",
+                hint="it needs memory for it, or a folder for temporary files that has the room",
+            )
+        return str(reply.get("path") or "")
+
+    def _forget(self, piece: _Piece) -> None:
+        piece.arrived.cancel()
+        for id_ in [id_ for id_, each in self._under_way.items() if each is piece]:
+            del self._under_way[id_]
+
+    def take(self, message_id: str | None, reply: Mapping[str, Any]) -> None:
+        """Take an acknowledgement of the message of this id."""
+        piece = self._under_way.pop(message_id or "", None)
+        if piece is not None and not piece.arrived.done():
+            piece.arrived.set_result(reply)
+
+    def send_again(self) -> None:
+        """Send what was not acknowledged again: the connection broke."""
+        pieces, self._under_way = self._under_way, {}
+        for piece in pieces.values():
+            self._under_way[self._send("rlm_put", piece.content, [piece.data])] = piece
+
+    def fail(self, cause: str) -> None:
+        """Tell those who wait that nothing arrives any more."""
+        for piece in self._under_way.values():
+            if not piece.arrived.done():
+                piece.arrived.set_exception(ContextError(f"it did not arrive at the kernel: {cause}"))
+        self._under_way.clear()
+
+    def drop(self) -> None:
+        """Have the files deleted; what the kernel has open stays so."""
+        while self._names:
+            self._send("rlm_drop", {"name": self._names.pop()}, ())

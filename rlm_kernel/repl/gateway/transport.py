@@ -1,0 +1,327 @@
+"""A gateway's kernel and its four channels, over one websocket that is made again when it breaks.
+
+Invariant: after a break, what was waiting to leave leaves in order; what may or may not have arrived is not
+sent again from here, except pieces of files, which the kernel takes at their offsets. The session settles the
+rest with the guest, see `rlm_kernel.repl.gateway.session`. Death is a gateway's word, or that it stays away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ...context import Context
+from ...errors import KernelStartError
+from ..transport import Channel, JupyterMessage
+from .address import Gateway
+from .connection import MAX_MESSAGE_BYTES, Connection, NotConnectedError
+from .deliveries import PIECE_BYTES, Deliveries
+from .frames import pack
+from .rest import GatewayRefusedError, GatewayUnreachableError, Rest, start_environment
+
+__all__ = ["GatewayTransport"]
+
+PATIENCE_SECONDS = 60.0
+"""How long a gateway may stay away before its kernels are given up."""
+
+CONNECT_SECONDS = 30.0
+# A gateway opens the channels once the kernel answers.
+FIRST_CONNECT_SECONDS = 120.0
+_PAUSES = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)
+_DELETE_PAUSES = (0.0, 0.5, 1.0, 2.0, 4.0)
+_GONE = {
+    "restarting": "its process ended, and the gateway has started another one",
+    "autorestarting": "its process ended, and the gateway has started another one",
+    "dead": "its process ended",
+}
+
+
+class GatewayTransport:
+    """A kernel that ``gateway`` starts for us. ``patience`` is how long, in seconds, a gateway may stay away.
+
+    ``on_return(seconds)`` is called when a connection that broke was made again; messages may be lost then.
+    ``v1`` is whether the binary protocol is asked for.
+    """
+
+    backend = "gateway"
+    knows_guest = False
+
+    def __init__(self, gateway: Gateway, *, patience: float = PATIENCE_SECONDS, v1: bool = True) -> None:
+        self._gateway = gateway
+        self._patience = patience
+        self._v1 = v1
+        self._session = uuid.uuid4().hex
+        self._rest: Rest | None = None
+        self._kernel = ""
+        self._connection: Connection | None = None
+        self._outbox: asyncio.Queue[tuple[Any, ...]] = asyncio.Queue()
+        self._connected = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._starting: asyncio.Task[str] | None = None
+        self._ending: asyncio.Task[None] | None = None
+        self._on_message: Callable[[JupyterMessage], None] = lambda message: None
+        self._on_death: Callable[[str], None] = lambda cause: None
+        self._dead = False
+        self._closed = False
+        self._deliveries = Deliveries(
+            lambda type_, content, buffers: self.send("control", type_, content, buffers=buffers)
+        )
+        self.on_return: Callable[[float], None] = lambda seconds: None
+        self.folder = ""
+        self.last_request: Mapping[str, Any] = {}
+
+    # Coming and going -------------------------------------------------------------------------------
+
+    async def open(
+        self, on_message: Callable[[JupyterMessage], None], on_death: Callable[[str], None]
+    ) -> str:
+        """Have the gateway start a kernel, and connect; see `Transport.open`."""
+        self._on_message, self._on_death = on_message, on_death
+        self.folder = tempfile.mkdtemp(prefix="rlm-")
+        self._rest = Rest(self._gateway)
+        # Not cut short: of a kernel whose id never came nobody could ever say that it is to end.
+        self._starting = asyncio.create_task(self._start(self._rest))
+        self._kernel = await asyncio.shield(self._starting)
+        try:
+            self._connection = await self._connect(FIRST_CONNECT_SECONDS)
+        except NotConnectedError as error:
+            raise KernelStartError(
+                f"the gateway at {self._gateway.url} started a kernel, but did not connect to it: {error}",
+                hint="its log tells more; a proxy before it must let websockets through",
+            ) from None
+        self._connected.set()
+        self._tasks = [asyncio.create_task(self._receive()), asyncio.create_task(self._write())]
+        return self._kernel
+
+    async def _start(self, rest: Rest) -> str:
+        since = time.monotonic()
+        while True:
+            try:
+                return await rest.start(start_environment())
+            except GatewayUnreachableError:
+                # One that was there before may be about to come back.
+                if not self._gateway.was_reached or time.monotonic() - since > self._patience or self._closed:
+                    raise
+            await asyncio.sleep(1.0)
+
+    async def _connect(self, seconds: float) -> Connection:
+        assert self._rest is not None
+        url = self._gateway.api("kernels", self._kernel, "channels")
+        return await Connection.open(self._rest.client, url, self._session, seconds=seconds, v1=self._v1)
+
+    async def _receive(self) -> None:
+        """Read what comes, and connect again, until there is no use in it."""
+        while self._connection is not None:
+            async for message in self._connection.messages():
+                self._take(message)
+            broken = self._connection
+            if self._closed or self._dead:
+                return
+            if broken.too_large:
+                self._lost(f"it sent a message of more than {MAX_MESSAGE_BYTES:,} bytes")
+                return
+            self._connected.clear()
+            since = time.monotonic()
+            await broken.close()
+            self._connection = await self._again(since, broken.why)
+            if self._connection is None:
+                return
+            self._connected.set()
+            self._deliveries.send_again()
+            self.on_return(time.monotonic() - since)
+
+    async def _again(self, since: float, why: str) -> Connection | None:
+        """Connect again, for as long as patience lasts; None when the kernel is given up."""
+        assert self._rest is not None
+        attempt = 0
+        while (left := since + self._patience - time.monotonic()) > 0:
+            await asyncio.sleep(min(left, _PAUSES[min(attempt, len(_PAUSES) - 1)]))
+            attempt += 1
+            try:
+                async with asyncio.timeout(max(left, 0.1)):
+                    state = await self._rest.state(self._kernel)
+                    if state is None or state == "dead":
+                        self._lost("the gateway has it no longer" if state is None else _GONE["dead"])
+                        return None
+                    return await self._connect(CONNECT_SECONDS)
+            except GatewayRefusedError as error:
+                self._lost(str(error))
+                return None
+            except (GatewayUnreachableError, NotConnectedError, TimeoutError) as error:
+                why = str(error) or why
+        self._lost(f"the gateway could not be reached for {self._patience:g} s: {why}")
+        return None
+
+    def _take(self, message: JupyterMessage) -> None:
+        if message.type == "rlm_put_reply":
+            self._deliveries.take(message.parent_id, message.content)
+        elif message.type == "status" and message.content.get("execution_state") in _GONE:
+            self._lost(_GONE[message.content["execution_state"]])
+        else:
+            self._on_message(message)
+
+    def _lost(self, cause: str) -> None:
+        if self._dead or self._closed:
+            return
+        self._dead = True
+        self._deliveries.fail(cause)
+        self._on_death(cause)
+
+    async def still_there(self) -> None:
+        """Ask the gateway whether it has the kernel; if not, that is its death."""
+        assert self._rest is not None
+        with suppress(GatewayUnreachableError):  # the connection tells, sooner or later
+            try:
+                state = await self._rest.state(self._kernel)
+            except GatewayRefusedError as error:
+                self._lost(str(error))
+                return
+            if state is None or state == "dead":
+                self._lost("the gateway has it no longer" if state is None else _GONE["dead"])
+
+    def give_up(self, cause: str) -> None:
+        """Take the kernel for dead."""
+        self._lost(cause)
+
+    def start_log(self) -> str:
+        """Return nothing: what a kernel prints while it starts is in the gateway's log."""
+        return ""
+
+    # Messages ---------------------------------------------------------------------------------------
+
+    def send(
+        self,
+        channel: Channel,
+        type_: str,
+        content: Mapping[str, Any],
+        *,
+        parent: JupyterMessage | None = None,
+        buffers: Sequence[bytes] = (),
+    ) -> str:
+        """Have a message sent, after those before it; see `Transport.send`."""
+        if type_ == "execute_request":
+            self.last_request = content
+        header = {
+            "msg_id": uuid.uuid4().hex,
+            "msg_type": type_,
+            "username": "rlm",
+            "session": self._session,
+            "date": datetime.now(UTC).isoformat(),
+            "version": "5.3",
+        }
+        if not (self._closed or self._dead):
+            self._outbox.put_nowait(
+                (channel, header, {} if parent is None else parent.header, content, buffers)
+            )
+        return header["msg_id"]
+
+    async def _write(self) -> None:
+        while True:
+            message = await self._outbox.get()
+            await self._connected.wait()
+            assert self._connection is not None
+            # Of a message that broke off nobody knows whether it arrived.
+            with suppress(ConnectionError):
+                await self._connection.send(pack(*message, v1=self._connection.v1))
+
+    # Files ------------------------------------------------------------------------------------------
+
+    async def share(self, context: Context) -> tuple[str, str, str]:
+        """Put a context into a file at the kernel's; see `Transport.share`.
+
+        Raises:
+            ContextError: it did not arrive there.
+        """
+        total = context.size_bytes
+        once = not context.lazy
+        if total is not None:
+            path = await self._deliveries.put(context.name, context.pieces(PIECE_BYTES), total, once=once)
+        else:
+            file, total = await self._spooled(context)
+            try:
+                with file.open("rb") as source:
+                    pieces = iter(lambda: source.read(PIECE_BYTES), b"")
+                    path = await self._deliveries.put(context.name, pieces, total, once=once)
+            finally:
+                file.unlink()
+        return context.name, "lazy" if context.lazy else context.format, path
+
+    async def _spooled(self, context: Context) -> tuple[Path, int]:
+        """Encode a context into a file of ours, to know how long it is."""
+        path = Path(self.folder, f"context-{os.urandom(8).hex()}")
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            for piece in context.pieces(PIECE_BYTES):
+                file.write(piece)
+                await asyncio.sleep(0)
+            return path, file.tell()
+
+    async def deliver(self, data: bytes) -> str:
+        """Put ``data`` into a file at the kernel's, which the guest deletes; return its path there.
+
+        Raises:
+            ContextError: it did not arrive.
+        """
+        view = memoryview(data)
+        pieces = (bytes(view[at : at + PIECE_BYTES]) for at in range(0, len(data), PIECE_BYTES))
+        return await self._deliveries.put("a reply", pieces, len(data), once=True)
+
+    async def unshare(self) -> None:
+        """Delete what `share` left; see `Transport.unshare`."""
+        self._deliveries.drop()
+
+    # The end ----------------------------------------------------------------------------------------
+
+    async def interrupt(self) -> None:
+        """Have the gateway interrupt the kernel; see `Transport.interrupt`."""
+        if self._rest is not None and not self._dead:
+            # One that can't be interrupted is ended soon.
+            with suppress(KernelStartError):
+                await self._rest.interrupt(self._kernel)
+
+    def kill(self) -> None:
+        """Have the gateway end the kernel; see `Transport.kill`."""
+        if self._ending is None and self._rest is not None:
+            self._closed = True
+            for task in self._tasks:
+                task.cancel()
+            self._ending = asyncio.create_task(self._end(self._rest))
+
+    async def _end(self, rest: Rest) -> None:
+        if self._starting is not None:
+            with suppress(KernelStartError):
+                self._kernel = await self._starting
+        for pause in _DELETE_PAUSES if self._kernel else ():
+            await asyncio.sleep(pause)
+            try:
+                await rest.delete(self._kernel)
+            except GatewayUnreachableError as error:
+                # A server that just starts the kernel again fails. A kernel out of reach ends by its lease.
+                if not error.status:
+                    return
+            except GatewayRefusedError:
+                return
+            else:
+                return
+
+    async def close(self) -> None:
+        """End the kernel and the connection to it; see `Transport.close`."""
+        self.kill()
+        if self._ending is not None:
+            # Also where the waiting is cancelled, the kernel is to end.
+            await asyncio.shield(self._ending)
+        if self._rest is not None:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            if self._connection is not None:
+                await self._connection.close()
+            await self._rest.close()
+        if self.folder:
+            shutil.rmtree(self.folder, ignore_errors=True)
