@@ -131,7 +131,10 @@ def ask(
     if args.json:
         _write(json.dumps({**answer.to_json(), "trace": None if path is None else str(path)}, default=repr))
     elif args.quiet:
-        _write(answer.text)
+        from .trace.progress import clean  # noqa: PLC0415  on use
+
+        # A pipe gets every letter; a terminal would obey escape sequences.
+        _write(clean(answer.text) if sys.stdout.isatty() else answer.text)
     elif path is not None:
         _write(f"Trajectory: {path}")
     if not answer:

@@ -11,6 +11,7 @@ from html import escape
 from typing import Any
 
 from ..answer import Answer
+from ..trace.progress import clean
 
 __all__ = ["Shown"]
 
@@ -61,7 +62,9 @@ class Shown:
 
 def _text(answer: Answer) -> str:
     state = [] if answer else [f"{answer.status.replace('_', ' ')}: {answer.reason}".rstrip(": ")]
-    return "\n\n".join(part for part in (*state, answer.text, f"({_figures(answer)})") if part)
+    parts = (*state, answer.text, f"({_figures(answer)})")
+    # A terminal obeys escape sequences, and an answer is what code in a cell made it.
+    return clean("\n\n".join(part for part in parts if part))
 
 
 def _html(answer: Answer) -> str:

@@ -31,8 +31,8 @@ from rlm_kernel.notebook.replaying import replay
 _rlm_replay = replay({arguments})"""
 _CHECK = "_rlm_replay.check()"
 _RIGHTS = """\
-*The code below was executed in a kernel of its own kind (`{repl}`). Run again here, it has the rights of this
-notebook's kernel: read it first, or choose a sandboxed kernel.*"""
+*The code below was executed in a kernel of another kind ({repl}). Run again here, it has the rights of this
+notebook's kernel: read it first.*"""
 
 
 def write_notebook(

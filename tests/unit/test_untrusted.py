@@ -12,8 +12,10 @@ import pytest
 import recorded_run
 from hypothesis import example, given
 from hypothesis import strategies as st
+from IPython.core.interactiveshell import InteractiveShell
 from markdown_it import MarkdownIt
 
+from rlm_kernel import Answer
 from rlm_kernel import events as ev
 from rlm_kernel.notebook.brief import WHOLE_CHARS, Whole
 from rlm_kernel.notebook.bundle import mimebundle
@@ -21,6 +23,7 @@ from rlm_kernel.notebook.exporting import export
 from rlm_kernel.notebook.feed import Feed
 from rlm_kernel.notebook.inert import acts, line, shown_data
 from rlm_kernel.notebook.markdown import words
+from rlm_kernel.notebook.shown import Shown
 from rlm_kernel.outputs import Output
 from rlm_kernel.repl.received import MAX_FORM, output_of, within
 
@@ -40,7 +43,7 @@ FORMS = {
     "application/vnd.rlm.trace+json": '{"lines": []}',
     "image/png": BREAKS_OUT,
     "image/jpeg": PIXEL,
-    "image/bmp": base64.b64encode(b"BM" * 10_000_000).decode(),
+    "image/bmp": base64.b64encode(b"BM" * 200_000).decode(),
     "application/json": json.dumps({"a": BREAKS_OUT}),
 }
 LIVE = {"text/html", "text/markdown", "text/latex", "application/javascript", "image/svg+xml"}
@@ -142,7 +145,7 @@ def test_the_output_in_a_notebook_is_passive():
     assert set(bundle) == {"application/vnd.rlm.trace+json", "text/html", "text/plain"}
     Elements(bundle["text/html"])
     # What a viewer takes for a tag in the trace, it takes out of a text: it is data, of one type only.
-    assert "<script>" in json.dumps(bundle["application/vnd.rlm.trace+json"])
+    assert "<script>" in json.dumps(bundle["application/vnd.rlm.trace+json"]["lines"])
 
 
 def test_markdown_is_passive_and_keeps_every_letter(tmp_path):
@@ -168,7 +171,7 @@ def test_a_notebook_keeps_pictures_and_data_and_says_what_it_leaves_out(tmp_path
     assert html.data == {"text/plain": "[text/html, not kept]"}
     assert picture.data["image/png"] == PIXEL
     rights = next(cell for cell in notebook.cells if cell.id == "rlm-rights")
-    assert "`sandbox`" in rights.source
+    assert "(sandbox)" in rights.source
     assert "rights" in rights.source
 
 
@@ -269,6 +272,19 @@ def test_no_words_act(pieces):
     text = "".join(pieces)
     rendered(words(text))
     rendered(f"# {line(text)}\n\n*{line(text)}*")
+
+
+def test_an_answer_in_a_terminal_sends_it_nothing():
+    shell = InteractiveShell()
+    shown = Shown()
+    shown.install(shell)
+    answer = Answer("answered", "\x1b]52;c;aGFja2Vk\x07red\x1b[31m \u202e")
+    try:
+        forms = shell.display_formatter.format(answer)[0]
+    finally:
+        shown.remove()
+    assert "red" in forms["text/plain"]
+    assert not set("\x1b\x07\u202e") & set(forms["text/plain"] + forms["text/html"])
 
 
 def test_a_picture_is_what_its_bytes_are():
