@@ -48,7 +48,7 @@ send("display_data", {"data": {"<script>": "x", "text/html": {"a": "</script>"}}
     ],
 )
 async def test_what_comes_is_bounded_on_this_side(repl, kind, content, most):
-    result = await repl.run(f"send({kind!r}, {content}, 5 * {most})")
+    result = await repl.run(f"send({kind!r}, {content}, 5 * {most})", timeout=120)
     assert result.status == "ok"
     assert 1 <= len(result.outputs) <= most
     assert sum(len(each.text) + len(each.value) + len(each.name) for each in result.outputs) < 500_000
