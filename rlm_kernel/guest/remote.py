@@ -54,10 +54,10 @@ _NAME = re.compile(r"[A-Za-z0-9-]{1,80}")
 
 
 def serve(shell: Any, host: Any, lease: float) -> None:
-    """Serve the host from now on, if there is a control channel; end after ``lease`` seconds of silence."""
+    """Serve the host until it is silent for ``lease`` seconds, if a thread reads the control channel."""
     kernel: Any = getattr(shell, "kernel", None)
     host.max_bytes = MESSAGE_BYTES
-    if hasattr(kernel, "control_handlers"):
+    if getattr(kernel, "control_thread", None) is not None:
         before = getattr(kernel, "_rlm_service", None)
         if before is not None:
             before.withdraw()

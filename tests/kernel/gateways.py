@@ -149,6 +149,7 @@ class Line:
         self._target = port
         self._server = None
         self._writers = set()
+        self._far = set()
         self._tasks = set()
         self._refuses = False
         self.swallows = False
@@ -184,6 +185,7 @@ class Line:
             return
         self.connections += 1
         self._writers |= {writer, back}
+        self._far |= {back}
         await asyncio.gather(
             self._copy(reader, back, up=True), self._copy(there, writer), return_exceptions=True
         )
@@ -192,21 +194,23 @@ class Line:
         try:
             while data := await reader.read(2**20):
                 self.bytes_up += len(data) * up
-                if not self.swallows:
+                if not (self.swallows or writer.transport.is_closing()):
                     writer.write(data)
                     await writer.drain()
         except OSError:
             pass
         finally:
-            if not self.swallows:
+            if not self._refuses:
                 writer.close()
 
-    def cut(self):
-        """Break all connections, and let no other come about."""
+    def cut(self, *, far=True):
+        """Break all connections, and let no other come about; the far end may go on believing in them."""
         self._refuses = True
-        for writer in self._writers:
+        for writer in self._writers if far else self._writers - self._far:
             writer.transport.abort()
-        self._writers.clear()
+        if far:
+            self._writers.clear()
+            self._far.clear()
 
     def heal(self):
         """Let connections come about again."""

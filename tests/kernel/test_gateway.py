@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from gateways import TOKEN, Line, Server, open_remote, python_of, until
@@ -26,6 +27,7 @@ pytestmark = [
     pytest.mark.timeout(900),
     pytest.mark.skipif(sys.platform == "win32", reason="the gateways' processes are ended as groups"),
 ]
+ROOT = Path(__file__).parents[2]
 KINDS = ("kernel-gateway", "jupyter-server", "enterprise-gateway")
 
 
@@ -156,6 +158,55 @@ async def test_answers_larger_than_a_message_may_be(server):
         assert "too large" in result.outputs[-1].text
 
 
+async def test_from_the_command_line(server, tmp_path):
+    (tmp_path / "notes.txt").write_text("some text")
+    models = {"root": ScriptedModel(lambda request: block("FINAL(context)"), name="root")}
+    async with ScriptedServer(models) as endpoint:
+        command = [sys.executable, "-m", "rlm_kernel.cli", "run", "--model", "root", "--no-save", "--json"]
+        options = ["--repl", "gateway", "--gateway-url", server.url, "--kernel-name", "python3"]
+        process = await asyncio.create_subprocess_exec(
+            *(*command, *options, "--context", "notes.txt", "What?"),
+            cwd=tmp_path,
+            env={**os.environ, "JUPYTER_GATEWAY_AUTH_TOKEN": TOKEN, "OPENAI_BASE_URL": endpoint.base_url},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, error = await process.communicate()
+    assert process.returncode == 0, error
+    assert json.loads(out)["answer"] == "some text"
+    assert TOKEN.encode() not in out + error
+
+
+async def test_the_webassembly_kernel_over_a_gateway(request, tmp_path, spec_folder):
+    (given,) = spec_folder.glob("kernels/rlm-pyodide/kernel.json")
+    spec = tmp_path / "data" / "kernels" / "rlm-pyodide" / "kernel.json"
+    spec.parent.mkdir(parents=True)
+    # A Kernel Gateway hands its own variables on to no kernel.
+    spec.write_text(json.dumps({**json.loads(given.read_text()), "env": {"PYTHONPATH": os.fspath(ROOT)}}))
+    python = python_of("kernel-gateway", request.config.cache)
+    server = Server("kernel-gateway", python, tmp_path).start()
+    text = "ünï" * 3_000_000
+    try:
+        async with (
+            Line(server.port) as line,
+            open_remote(f"http://127.0.0.1:{line.port}", ("context", text), name="rlm-pyodide") as repl,
+        ):
+            assert await repl.value("len(context), llm_query('q')") == "(9000000, 'reply to q')"
+            result = await repl.run("while True: pass", timeout=1)
+            assert (result.status, result.lost) == ("timed_out", "")
+            assert (
+                await repl.value("context[:3], llm_query_batched(['a', 'b'])[1]") == "('ünï', 'reply to b')"
+            )
+            repl.delay = 1.0
+            repl.called.clear()
+            cell = asyncio.create_task(repl.run("FINAL(llm_query('q'))"))
+            await repl.called.wait()
+            await broken(line)
+            assert (await asyncio.wait_for(cell, 30)).final.text == "reply to q"
+    finally:
+        server.stop()
+
+
 async def test_runs_at_once(any_server):
     def answer(request):
         turn = sum(message["role"] == "assistant" for message in request.messages)
@@ -196,25 +247,25 @@ async def test_spare_kernels_are_handed_out_and_given_back(server):
 # The kernel ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("code", "told"),
-    [
-        ("import os; os._exit(3)", "the gateway has started another one"),
-        (
-            "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\ntime.sleep(600)",
-            "did not react",
-        ),
-    ],
-    ids=["dies", "can't be interrupted"],
-)
-async def test_a_kernel_that_is_lost_is_replaced(any_server, code, told):
+async def survive(server, code):
+    """Execute ``code`` between two ordinary cells; return what the model is told of it."""
     replies = [block("kept = 1\nllm_query('a')"), block(code), block("FINAL([context, 'kept' in globals()])")]
-    async with playing(any_server.url, *replies, cell_timeout=2) as (rlm, endpoint):
+    async with playing(server.url, *replies, cell_timeout=2) as (rlm, endpoint):
         answer = await asyncio.wait_for(rlm.acompletion("What?", "text"), 60)
         assert answer.value == ["text", False]
-        assert told in answer.messages[-2]["content"]
         assert len(endpoint.requests) == 4
-    assert any_server.kernels() == []
+    assert server.kernels() == []
+    return answer.messages[-2]["content"]
+
+
+async def test_a_kernel_that_dies_is_replaced(any_server):
+    told = await survive(any_server, "import os; os._exit(3)")
+    assert "the gateway has started another one" in told
+
+
+async def test_a_kernel_that_no_interrupt_stops_is_replaced(server):
+    code = "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\ntime.sleep(600)"
+    assert "did not react" in await survive(server, code)
 
 
 async def test_a_cell_past_its_time_is_interrupted(any_server):
@@ -283,20 +334,21 @@ async def test_requests_that_the_limit_dropped_are_sent_again(server):
 # The connection --------------------------------------------------------------------------------------
 
 
-async def broken(line, seconds=0.3):
+async def broken(line, seconds=0.3, *, far=True):
     """Break the connection for a while."""
-    line.cut()
+    line.cut(far=far)
     await asyncio.sleep(seconds)
     line.heal()
 
 
+@pytest.mark.parametrize("far", [True, False], ids=["both ends know", "the gateway does not know"])
 @pytest.mark.parametrize("way", ["llm_query('q')", "await allm_query('q')"], ids=["stdin", "control"])
-async def test_a_break_while_a_call_is_answered(server, line, way):
+async def test_a_break_while_a_call_is_answered(server, line, way, far):
     async with open_remote(f"http://127.0.0.1:{line.port}") as repl:
         repl.delay = 1.0
         cell = asyncio.create_task(repl.run(way))
         await repl.called.wait()
-        await broken(line)
+        await broken(line, far=far)
         result = await asyncio.wait_for(cell, 30)
         assert (result.status, result.outputs[-1].text) == ("ok", "'reply to q'")
         assert any("connection to the kernel was lost" in output.text for output in result.outputs)
@@ -454,7 +506,8 @@ async def test_a_kernel_whose_host_is_gone_goes_away_and_one_whose_line_blinked_
         await repl.run("kept = 1")
         await broken(line, 1.0)
         # Longer than the lease, and the kernel hears of us all the time.
-        assert await repl.value("import time\ntime.sleep(4)\nkept") == "1"
+        result = await repl.run("import time\ntime.sleep(4)\nkept")
+        assert (result.lost, result.outputs[-1].text) == ("", "1")
         (kernel,) = server.kernels()
         line.cut()
         await until(lambda: kernel not in server.kernels())
@@ -493,6 +546,18 @@ async def test_a_kernelspec_that_there_is_not(any_server):
         with pytest.raises(ConfigError, match="no kernelspec named 'cobol'") as caught:
             await rlm.acompletion("What?", "text")
         assert "python3" in caught.value.hint
+
+
+async def test_a_kernel_that_can_not_start(own_server):
+    spec = own_server.folder / "data" / "kernels" / "broken" / "kernel.json"
+    spec.parent.mkdir(parents=True)
+    argv = [sys.executable, "-c", "raise SystemExit('no such package')", "{connection_file}"]
+    spec.write_text(json.dumps({"argv": argv, "display_name": "Broken", "language": "python"}))
+    async with playing(own_server.url, *["```repl\nFINAL(1)\n```"] * 9, kernel_name="broken") as (rlm, _):
+        answer = await asyncio.wait_for(rlm.acompletion("What?", "text"), 60)
+        assert answer.status == "failed"
+        assert "the kernel ended while the gateway" in answer.reason
+    assert own_server.kernels() == []
 
 
 async def test_health(any_server):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...errors import ContextError
+from ...errors import ContextError, KernelStartError
 
 __all__ = ["PIECE_BYTES", "Deliveries"]
 
@@ -43,7 +43,8 @@ class Deliveries:
         ``what`` names it in errors. ``once`` is whether it will be read once only.
 
         Raises:
-            ContextError: they did not arrive.
+            ContextError: the kernel could not take them.
+            KernelStartError: they did not arrive.
         """
         name = f"context-{os.urandom(8).hex()}"
         self._names.append(name)
@@ -73,7 +74,7 @@ class Deliveries:
         try:
             reply = await asyncio.wait_for(asyncio.shield(piece.arrived), PIECE_SECONDS)
         except TimeoutError:
-            raise ContextError(
+            raise KernelStartError(
                 f"{what} did not arrive at the kernel: a piece of it took longer than {PIECE_SECONDS:g} s",
                 hint="is the kernel an ipykernel, or one of ours, and the connection fast enough?",
             ) from None
@@ -85,7 +86,8 @@ class Deliveries:
         return str(reply.get("path") or "")
 
     def _forget(self, piece: _Piece) -> None:
-        piece.arrived.cancel()
+        if not piece.arrived.cancel() and not piece.arrived.cancelled():
+            piece.arrived.exception()  # told already, by the piece before it
         for id_ in [id_ for id_, each in self._under_way.items() if each is piece]:
             del self._under_way[id_]
 
@@ -105,7 +107,7 @@ class Deliveries:
         """Tell those who wait that nothing arrives any more."""
         for piece in self._under_way.values():
             if not piece.arrived.done():
-                piece.arrived.set_exception(ContextError(f"it did not arrive at the kernel: {cause}"))
+                piece.arrived.set_exception(KernelStartError(f"a context did not arrive: {cause}"))
         self._under_way.clear()
 
     def drop(self) -> None:

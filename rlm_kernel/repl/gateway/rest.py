@@ -21,7 +21,6 @@ CONNECT_SECONDS = 10.0
 REPLY_SECONDS = 30.0
 # A gateway may have a pod made, and an image fetched, for a kernel.
 START_SECONDS = 300.0
-MAX_BODY = 16 * 1024 * 1024
 
 
 class GatewayUnreachableError(KernelStartError):
@@ -46,7 +45,8 @@ class Rest:
         self.client = aiohttp.ClientSession(
             headers=gateway.headers,
             cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=REPLY_SECONDS, sock_connect=CONNECT_SECONDS),
+            # Requests have limits of their own, and the making of a websocket its caller's.
+            timeout=aiohttp.ClientTimeout(sock_connect=CONNECT_SECONDS),
         )
 
     async def health(self) -> Health:
@@ -75,7 +75,17 @@ class Rest:
         asked: dict[str, Any] = {"env": env}
         if self._gateway.kernel_name:
             asked["name"] = self._gateway.kernel_name
-        model = await self._ask("POST", "kernels", body=asked, seconds=START_SECONDS)
+        try:
+            model = await self._ask("POST", "kernels", body=asked, seconds=START_SECONDS)
+        except GatewayRefusedError as error:
+            if error.status != 403:
+                raise
+            # The token was good enough until now.
+            raise GatewayRefusedError(
+                f"the gateway at {self._gateway.url} starts no kernel: {error}",
+                status=403,
+                hint="it may limit how many there are, or who may start them",
+            ) from None
         id_ = model.get("id") if isinstance(model, dict) else None
         if not isinstance(id_, str) or not id_:
             raise GatewayUnreachableError(f"{self._gateway.url} started a kernel and told no id of it")
@@ -103,13 +113,12 @@ class Rest:
             if error.status != 404:
                 raise
 
-    async def _ask(self, method: str, *path: str, body: Any = None, seconds: float | None = None) -> Any:
+    async def _ask(self, method: str, *path: str, body: Any = None, seconds: float = REPLY_SECONDS) -> Any:
         url = self._gateway.api(*path)
-        timeout = None if seconds is None else aiohttp.ClientTimeout(seconds, sock_connect=CONNECT_SECONDS)
-        options: dict[str, Any] = {} if timeout is None else {"timeout": timeout}
+        timeout = aiohttp.ClientTimeout(seconds, sock_connect=CONNECT_SECONDS)
         try:
             async with self.client.request(
-                method, url, json=body, allow_redirects=False, **options
+                method, url, json=body, allow_redirects=False, timeout=timeout
             ) as response:
                 if response.status >= 300:
                     raise _refusal(self._gateway.url, response.status, await _said(response))

@@ -12,10 +12,9 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import Any
 
-from ...errors import CallError, ContextError, WireError
+from ...errors import CallError, ContextError, KernelStartError, WireError
 from ...outputs import Output
 from .. import wire
 from ..bootstrap import GuestSettings
@@ -32,6 +31,7 @@ LEASE_SECONDS = 300.0
 COMPARE_SECONDS = 5.0
 # Before the end of a cell is taken from the guest's word: what came by itself is better.
 ON_ITS_WAY_SECONDS = 1.0
+ANSWER_SECONDS = 10.0
 # A gateway measures the rate of outputs over 3 s.
 LIMIT_SECONDS = 3.5
 REPLY_BYTES = 4 * 1024 * 1024
@@ -52,7 +52,8 @@ class GatewaySession(JupyterSession):
         super().__init__(transport, settings or GuestSettings(lease=lease))
         self._link = transport
         self._lease = lease
-        self._compares = False
+        # Whether the guest can compare; None until that is known.
+        self._compares: bool | None = None
         self._comparing: asyncio.Task[None] | None = None
         self._keeping: asyncio.Task[None] | None = None
         self._awaited: dict[str, asyncio.Future[Mapping[str, Any] | None]] = {}
@@ -64,8 +65,13 @@ class GatewaySession(JupyterSession):
     async def prepare(self) -> None:
         """Start the kernel and install the guest; see `JupyterSession.prepare`."""
         await super().prepare()
-        with suppress(TimeoutError):
-            self._compares = await asyncio.wait_for(self._state(None), ON_ITS_WAY_SECONDS * 10) is not None
+        while self._compares is None:
+            try:
+                self._compares = await asyncio.wait_for(self._state(None), ANSWER_SECONDS) is not None
+            except TimeoutError:
+                # Lost in a break, maybe.
+                if not self.alive:
+                    raise KernelStartError(f"the kernel ended while it started: {self._death}") from None
         self._keeping = asyncio.create_task(self._keep())
 
     async def close(self) -> None:
@@ -81,9 +87,13 @@ class GatewaySession(JupyterSession):
         """Let the kernel hear of us, and the gateway tell of it, for as long as the session is open."""
         while self.alive:
             await asyncio.sleep(min(COMPARE_SECONDS, self._lease / 4))
-            if self._compares:
-                self._compare()
-            await self._link.still_there()
+            if not self._compares:
+                await self._link.still_there()
+                continue
+            if self._comparing is not None and not self._comparing.done():
+                # It is busy, or it is no more.
+                await self._link.still_there()
+            self._compare()
 
     def _returned(self, seconds: float) -> None:
         cell = self._cell
@@ -95,8 +105,12 @@ class GatewaySession(JupyterSession):
         self._compare(afresh=True)
 
     def _compare(self, *, afresh: bool = False) -> None:
+        if not self.alive:
+            return
         if self._comparing is not None and not self._comparing.done():
             if not afresh:
+                # That one may wait for the end of a long cell; the kernel is to hear of us all the same.
+                self._link.send("control", "rlm_compare", {"have": _in_hand(self._cell), "cell": None})
                 return
             # What that one waits for may be lost.
             self._comparing.cancel()
@@ -104,6 +118,9 @@ class GatewaySession(JupyterSession):
 
     async def _compare_now(self) -> None:
         cell = self._cell
+        if self._compares is False:
+            # A kernel that is no ipykernel: what its gateway has kept for us is all that there is.
+            return
         state = await self._state(cell)
         if state is None and self._compares:
             self._link.give_up("its process ended, and the gateway has started another one")
@@ -127,8 +144,8 @@ class GatewaySession(JupyterSession):
 
     async def _state(self, cell: _Cell | None) -> Mapping[str, Any] | None:
         """Have the guest send again what we lack, and tell what became of ``cell``; None without a guest."""
-        in_hand = [] if cell is None else [id_ for id_, task in cell.calls.items() if not task.done()]
-        asked = {"have": in_hand, "cell": cell.id if cell is not None and not cell.replied else None}
+        ends = None if cell is None or cell.replied else cell.id
+        asked = {"have": _in_hand(cell), "cell": ends}
         state = asyncio.ensure_future(self._answer_to("control", "rlm_compare", asked))
         # A kernel without the guest does not answer that, but this, which comes after it.
         other = asyncio.ensure_future(self._answer_to("control", "kernel_info_request", {}))
@@ -205,7 +222,7 @@ class GatewaySession(JupyterSession):
         try:
             reply = wire.encode_reply(id_, None)
             reply["file"] = await self._link.deliver(text.encode())
-        except ContextError as error:
+        except (ContextError, KernelStartError) as error:
             reply = wire.encode_reply(id_, CallError(f"the answer is too large: {error}", kind="internal"))
         answered.add(id_, reply, 100)
         answer(reply)
@@ -227,3 +244,8 @@ class GatewaySession(JupyterSession):
     def _send_replies(self, replies: list[Reply]) -> None:
         if self.alive and replies:
             self._link.send("control", "rlm_reply", {"replies": replies})
+
+
+def _in_hand(cell: _Cell | None) -> list[str]:
+    """Return the ids of the requests that are being answered."""
+    return [] if cell is None else [id_ for id_, task in cell.calls.items() if not task.done()]

@@ -34,9 +34,12 @@ PATIENCE_SECONDS = 60.0
 """How long a gateway may stay away before its kernels are given up."""
 
 CONNECT_SECONDS = 30.0
+STABLE_SECONDS = 5.0
+STATE_SECONDS = 2.0
 # A gateway opens the channels once the kernel answers.
 FIRST_CONNECT_SECONDS = 120.0
 _PAUSES = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)
+CLOSE_SECONDS = 30.0
 _DELETE_PAUSES = (0.0, 0.5, 1.0, 2.0, 4.0)
 _GONE = {
     "restarting": "its process ended, and the gateway has started another one",
@@ -91,16 +94,29 @@ class GatewayTransport:
         # Not cut short: of a kernel whose id never came nobody could ever say that it is to end.
         self._starting = asyncio.create_task(self._start(self._rest))
         self._kernel = await asyncio.shield(self._starting)
+        self._connection = await self._first_connection(self._rest)
+        self._connected.set()
+        self._tasks = [asyncio.create_task(self._receive()), asyncio.create_task(self._write())]
+        return self._kernel
+
+    async def _first_connection(self, rest: Rest) -> Connection:
+        connecting = asyncio.create_task(self._connect(FIRST_CONNECT_SECONDS))
         try:
-            self._connection = await self._connect(FIRST_CONNECT_SECONDS)
+            while not (await asyncio.wait([connecting], timeout=STATE_SECONDS))[0]:
+                # A gateway lets us wait also for a kernel that ended at once.
+                if await rest.state(self._kernel) in (None, "dead"):
+                    raise KernelStartError(
+                        f"the kernel ended while the gateway at {self._gateway.url} started it",
+                        hint="the gateway's log tells why",
+                    )
+            return await connecting
         except NotConnectedError as error:
             raise KernelStartError(
                 f"the gateway at {self._gateway.url} started a kernel, but did not connect to it: {error}",
                 hint="its log tells more; a proxy before it must let websockets through",
             ) from None
-        self._connected.set()
-        self._tasks = [asyncio.create_task(self._receive()), asyncio.create_task(self._write())]
-        return self._kernel
+        finally:
+            connecting.cancel()
 
     async def _start(self, rest: Rest) -> str:
         since = time.monotonic()
@@ -120,9 +136,13 @@ class GatewayTransport:
 
     async def _receive(self) -> None:
         """Read what comes, and connect again, until there is no use in it."""
+        attempt = 0
         while self._connection is not None:
+            opened = time.monotonic()
             async for message in self._connection.messages():
                 self._take(message)
+            # One that breaks at once, again and again, is not made again at once.
+            attempt = attempt + 1 if time.monotonic() - opened < STABLE_SECONDS else 0
             broken = self._connection
             if self._closed or self._dead:
                 return
@@ -132,17 +152,16 @@ class GatewayTransport:
             self._connected.clear()
             since = time.monotonic()
             await broken.close()
-            self._connection = await self._again(since, broken.why)
+            self._connection = await self._again(since, broken.why, attempt)
             if self._connection is None:
                 return
             self._connected.set()
             self._deliveries.send_again()
             self.on_return(time.monotonic() - since)
 
-    async def _again(self, since: float, why: str) -> Connection | None:
+    async def _again(self, since: float, why: str, attempt: int) -> Connection | None:
         """Connect again, for as long as patience lasts; None when the kernel is given up."""
         assert self._rest is not None
-        attempt = 0
         while (left := since + self._patience - time.monotonic()) > 0:
             await asyncio.sleep(min(left, _PAUSES[min(attempt, len(_PAUSES) - 1)]))
             attempt += 1
@@ -296,6 +315,10 @@ class GatewayTransport:
             self._ending = asyncio.create_task(self._end(self._rest))
 
     async def _end(self, rest: Rest) -> None:
+        async with rest:
+            await self._delete(rest)
+
+    async def _delete(self, rest: Rest) -> None:
         if self._starting is not None:
             with suppress(KernelStartError):
                 self._kernel = await self._starting
@@ -316,12 +339,11 @@ class GatewayTransport:
         """End the kernel and the connection to it; see `Transport.close`."""
         self.kill()
         if self._ending is not None:
-            # Also where the waiting is cancelled, the kernel is to end.
-            await asyncio.shield(self._ending)
+            # Also when nobody waits any longer, the kernel is to end.
+            await asyncio.wait([self._ending], timeout=CLOSE_SECONDS)
         if self._rest is not None:
             await asyncio.gather(*self._tasks, return_exceptions=True)
             if self._connection is not None:
                 await self._connection.close()
-            await self._rest.close()
         if self.folder:
             shutil.rmtree(self.folder, ignore_errors=True)
