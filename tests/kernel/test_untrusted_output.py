@@ -48,7 +48,7 @@ send("display_data", {"data": {"<script>": "x", "text/html": {"a": "</script>"}}
     ],
 )
 async def test_what_comes_is_bounded_on_this_side(repl, kind, content, sent, most):
-    # Past a thousand that wait, ZeroMQ drops what comes, the end of the cell too: then its time limit ends it.
+    # Past a thousand that wait, ZeroMQ drops what comes, even the end of the cell, which then times out.
     result = await repl.run(f"send({kind!r}, {content}, {sent})", timeout=120)
     assert result.status == "ok"
     assert 1 <= len(result.outputs) <= most
