@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -40,20 +40,8 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
 
     An interrupt (Ctrl-C) cancels it, waits until it has cleaned up, and goes on as `KeyboardInterrupt`.
     """
-    loop = _shared_loop()
     ended = threading.Event()
-    tasks: list[asyncio.Task[Any]] = []
-
-    async def watched() -> T:
-        current = asyncio.current_task()
-        assert current is not None
-        tasks.append(current)
-        try:
-            return await coroutine
-        finally:
-            ended.set()
-
-    future = asyncio.run_coroutine_threadsafe(watched(), loop)
+    future, cancel = _submit(coroutine, ended.set)
     while not future.done():
         try:
             wait(future)
@@ -62,8 +50,7 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
                 return future.result(timeout=1.0)
         except KeyboardInterrupt:
             # Not by the future, which would be done before the task is.
-            for task in tasks:
-                loop.call_soon_threadsafe(task.cancel)
+            cancel()
             ended.wait(CLEAN_UP_SECONDS)
             raise
     return future.result()
@@ -95,6 +82,33 @@ async def there(coroutine: Coroutine[Any, Any, T]) -> T:
     mainthread.note_loop()
     ended = asyncio.Event()
     here = asyncio.get_running_loop()
+
+    def tell() -> None:
+        with suppress(RuntimeError):  # nobody waits any more
+            here.call_soon_threadsafe(ended.set)
+
+    submitted, cancel = _submit(coroutine, tell)
+    future = asyncio.wrap_future(submitted)
+    # Whoever is cancelled here does not ask what became of it.
+    future.add_done_callback(lambda done: done.cancelled() or done.exception())
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        if not future.done():
+            cancel()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(ended.wait(), CLEAN_UP_SECONDS)
+        raise
+
+
+def _submit(
+    coroutine: Coroutine[Any, Any, T], ended: Callable[[], object]
+) -> tuple[Future[T], Callable[[], None]]:
+    """Start ``coroutine`` on the shared loop; return its future, and what cancels it.
+
+    ``ended`` is called when it has really ended: a future that is cancelled is done before that.
+    """
+    loop = _shared_loop()
     tasks: list[asyncio.Task[Any]] = []
 
     async def watched() -> T:
@@ -104,21 +118,12 @@ async def there(coroutine: Coroutine[Any, Any, T]) -> T:
         try:
             return await coroutine
         finally:
-            with suppress(RuntimeError):  # nobody waits any more
-                here.call_soon_threadsafe(ended.set)
+            ended()
 
-    loop = _shared_loop()
-    future = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(watched(), loop))
-    # Whoever is cancelled here does not ask what became of it.
-    future.add_done_callback(lambda done: done.cancelled() or done.exception())
-    try:
-        return await asyncio.shield(future)
-    except asyncio.CancelledError:
-        if not future.done():
-            loop.call_soon_threadsafe(lambda: [task.cancel() for task in tasks])
-            with suppress(TimeoutError):
-                await asyncio.wait_for(ended.wait(), CLEAN_UP_SECONDS)
-        raise
+    def cancel() -> None:
+        loop.call_soon_threadsafe(lambda: [task.cancel() for task in tasks])
+
+    return asyncio.run_coroutine_threadsafe(watched(), loop), cancel
 
 
 def _shared_loop() -> asyncio.AbstractEventLoop:
