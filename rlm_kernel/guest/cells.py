@@ -36,9 +36,18 @@ def install(config: dict[str, Any]) -> None:
 
 
 def load(name: str, format_: str, path: str) -> None:
-    """Bind the context in the file at ``path`` to ``name``, or a view of it if the format is ``lazy``."""
-    view = lazy.LazyText(path) if format_ == "lazy" else None
-    _REPL.contexts[name] = decode.decode_file(format_, path) if view is None else view
+    """Bind the context in the file at ``path`` to ``name``, or a view of it if the format is ``lazy``.
+
+    One in the format ``held`` is a value already: the kernel has it by that path.
+    """
+    value: Any
+    if format_ == "held":
+        value = _REPL.shell.take(path)
+    elif format_ == "lazy":
+        value = lazy.LazyText(path)
+    else:
+        value = decode.decode_file(format_, path)
+    _REPL.contexts[name] = value
 
 
 def fresh() -> None:

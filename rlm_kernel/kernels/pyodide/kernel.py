@@ -28,6 +28,7 @@ from ...errors import ConfigError, KernelStartError, RLMError
 from ...repl.pyodide import runtime
 from ...repl.pyodide.child import Child
 from ...repl.pyodide.frames import Frame
+from ...repl.pyodide.layout import LAYOUTS
 from ...repl.pyodide.transport import CAUSE
 from ...repl.pyodide.watch import Limits
 from . import rich
@@ -374,6 +375,8 @@ class PyodideKernel(Kernel):
             return str(error)
         header = {"op": "put", "path": f"/contexts/{name}", "offset": offset, "total": total}
         header["once"] = content.get("once") is True
+        if content.get("text") in LAYOUTS:
+            header["text"] = content["text"]
         answer = child.ask(header, memoryview(buffers[0]).cast("B"))
         return "the sandbox has ended" if answer is None else str(answer.header["error"])
 

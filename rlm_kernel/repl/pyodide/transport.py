@@ -8,6 +8,7 @@ why it ended.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -26,6 +27,7 @@ from ..process import python_command
 from ..session import JupyterSession
 from ..transport import JupyterMessage
 from . import runtime
+from .layout import LAYOUTS, in_layout, layout
 
 __all__ = ["PyodideTransport", "make_ready", "pyodide_session"]
 
@@ -104,14 +106,19 @@ class PyodideTransport(LocalTransport):
             # The name is gone at once; nobody else is to read it.
             with suppress(PermissionError):
                 file.unlink()
+            content = {"name": file.name, "total": total, "once": not context.lazy}
+            pieces = iter(lambda: source.read(PIECE_BYTES), b"")
+            if format_ == "text" and total > PIECE_BYTES:
+                format_ = "held"
+                kind, total = layout(pieces)
+                source.seek(0)
+                content.update(text=kind, total=total)
+                smaller = PIECE_BYTES // LAYOUTS[kind]
+                pieces = in_layout(kind, iter(lambda: source.read(smaller), b""))
             offset = 0
-            while True:
-                piece = source.read(PIECE_BYTES)
-                content = {"name": file.name, "offset": offset, "total": total, "once": not context.lazy}
-                await self._send_piece(context.name, content, piece)
+            for piece in itertools.chain(pieces, [] if total else [b""]):
+                await self._send_piece(context.name, {**content, "offset": offset}, piece)
                 offset += len(piece)
-                if offset >= total:
-                    break
         self._in_memory.append(file.name)
         return name, format_, f"/contexts/{file.name}"
 

@@ -15,6 +15,7 @@ let control, mailbox, interrupt, agent, python;
 let sent = 0;
 let awaited = 0;
 let booted;
+let held;
 let pieces = [];
 // What was written to descriptors 1 and 2, past Python's streams.
 const written = { parts: [], size: 0 };
@@ -221,6 +222,14 @@ function keepOnce(path, offset, total, body) {
   FS.lookupPath(path).node.pieces.push({ start: offset, body });
 }
 
+// A text whose bytes are those of Python's own memory of it: they go straight there.
+function hold(path, offset, total, text, body) {
+  if (offset === 0) held = { path, at: agent.hold(path, text, total), total };
+  if (held?.path !== path || offset + body.length > held.total) throw new Error("a piece of nothing that is held");
+  python._module.HEAPU8.set(body, held.at + offset);
+  if (offset + body.length === total) held = undefined;
+}
+
 async function execute({ cell, code, silent, count, stdin }) {
   try {
     const task = agent.execute(cell, code, silent, count, stdin);
@@ -251,10 +260,11 @@ const handlers = {
     Atomics.store(interrupt, 0, 0);
     agent.cancel(cell);
   },
-  put({ path, offset, total, once, id, body }) {
+  put({ path, offset, total, once, text, id, body }) {
     let error = "";
     try {
-      if (once) keepOnce(path, offset, total, body);
+      if (text) hold(path, offset, total, text, body);
+      else if (once) keepOnce(path, offset, total, body);
       else keep(path, offset, total, body);
     } catch (failure) {
       error = String(failure).slice(0, 500) || "it was refused";

@@ -27,7 +27,7 @@ from .shell import DisplayHook, DisplayPublisher, Events, Kernel, Result, Stream
 from .showing import display, stand_in
 from .threads import be_one_thread
 
-__all__ = ["Agent", "cancel", "drain", "execute", "query", "start", "warm"]
+__all__ = ["Agent", "cancel", "drain", "execute", "hold", "query", "start", "warm"]
 
 # Of one cell, for people: the guest of a run cuts far earlier.
 CELL_CHARS = 10_000_000
@@ -36,6 +36,13 @@ PRECOMPILED = "_rlm_precompiled"
 # Code in a cell may replace what these names stand for elsewhere.
 _dumps, _loads = json.dumps, json.loads
 _agent: Any = None
+# By layout, what a text of it is filled with beforehand, and the bytes of a character.
+_LAYOUTS = {
+    "ascii": ("\0", 1),
+    "latin-1": ("\x80", 1),
+    "utf-16-le": ("\u0100", 2),
+    "utf-32-le": ("\U00010000", 4),
+}
 
 
 def warm(guest: Any) -> None:
@@ -120,6 +127,11 @@ def drain() -> None:
     _agent.drain()
 
 
+def hold(path: Any, layout: Any, size: Any) -> Any:
+    """Make a text to be filled, as `Agent.hold` does."""
+    return _agent.hold(path, layout, size)
+
+
 def query(what: Any, code: Any, position: Any) -> Any:
     """Answer a question about code, as JSON."""
     try:
@@ -142,6 +154,7 @@ class Agent:
         self._interrupted = self._noted = self._running = False
         self._room = CELL_CHARS
         self._dropped = 0
+        self._held: dict[str, str] = {}
         self.namespace = sys.modules["__main__"].__dict__
         self.user_ns = self.namespace
         self.events = Events()
@@ -368,6 +381,23 @@ class Agent:
         name, text = named(evalue)
         body = _dumps([str(line)[:MESSAGE_CHARS] for line in stb]).encode("utf-8", "surrogatepass")
         self.tell({"op": "error", "cell": self.cell, "ename": name, "evalue": text}, body)
+
+    # Contexts ---------------------------------------------------------------------------------------
+
+    def hold(self, path: Any, layout: Any, size: Any) -> Any:
+        """Make a text of ``size`` bytes, to be filled from outside; return the address of its characters.
+
+        Nobody has seen it yet: neither its hash nor another encoding of it has been kept.
+        """
+        filler, width = _LAYOUTS[layout]
+        text = filler * (size // width)
+        self._held[path] = text
+        # In a compact string the characters come last, with one more that ends them (PEP 393).
+        return id(text) + sys.getsizeof(text) - width * (len(text) + 1)
+
+    def take(self, path: Any) -> Any:
+        """Return the text that was held, which is held no longer."""
+        return self._held.pop(path)
 
     def ask_exit(self) -> None:
         """Take no notice: `exit` raises SystemExit here."""
