@@ -25,15 +25,25 @@ let token, worker, running = 0;
 let number = 0, queued = 0, writing = false;
 const outgoing = [];
 const incoming = [];
+// A read is a trip to another thread: small frames are had in one.
+const buffer = new Uint8Array(2 ** 16);
+let ahead = buffer.subarray(0, 0);
 
 async function readExactly(size) {
   const bytes = new Uint8Array(size);
-  for (let at = 0; at < size;) {
-    const count = await stdin.read(bytes.subarray(at));
+  let at = 0;
+  for (;;) {
+    const ready = ahead.subarray(0, size - at);
+    bytes.set(ready, at);
+    at += ready.length;
+    ahead = ahead.subarray(ready.length);
+    if (at === size) return bytes;
+    const large = size - at >= buffer.length;
+    const count = await stdin.read(large ? bytes.subarray(at) : buffer);
     if (count === null) Deno.exit(0);
-    at += count;
+    if (large) at += count;
+    else ahead = buffer.subarray(0, count);
   }
-  return bytes;
 }
 
 async function readFrame() {
