@@ -32,6 +32,8 @@ LOAD_SECONDS = 600.0
 GRACE_SECONDS = 2.0
 # After the reply: the rest is on its way, unless the kernel's own functions were damaged by the cell.
 REPORT_SECONDS = 1.0
+# After a reply, how long iopub may be silent until the end of the cell counts as dropped there.
+QUIET_SECONDS = 5.0
 
 
 class _Cell:
@@ -51,6 +53,7 @@ class _Cell:
         self.room = room
         self.reply: JupyterMessage | None = None
         self.idle = False
+        self.heard = 0
         self.report: wire.CellReport | None = None
         self.calls: dict[str, asyncio.Task[None]] = {}
         self.uploads = uploads
@@ -209,13 +212,13 @@ class JupyterSession:
         """Wait for a cell's end, enforcing its limit. Returns its status and what was lost."""
         timed_out = False
         try:
-            await _within(self._until(cell, lambda: cell.replied), timeout)
+            await _within(self._until_ended(cell), timeout)
         except TimeoutError:
             timed_out = True
             await self._drop_calls(cell)
             await self.interrupt()
             try:
-                await _within(self._until(cell, lambda: cell.replied), GRACE_SECONDS)
+                await _within(self._until_ended(cell), GRACE_SECONDS)
             except TimeoutError:
                 await self._kill("it did not react to an interrupt")
                 return "timed_out", _lost("the cell ran too long and did not react to an interrupt")
@@ -231,6 +234,16 @@ class JupyterSession:
         if timed_out:
             return "timed_out", ""
         return ("ok" if cell.reply and cell.reply.content.get("status") == "ok" else "error"), ""
+
+    async def _until_ended(self, cell: _Cell) -> None:
+        """Wait for a cell's reply and its ``idle``, which a flood of output may have cost."""
+        await self._until(cell, lambda: cell.reply is not None)
+        while not (cell.idle or self._death):
+            heard = cell.heard
+            try:
+                await _within(self._until(cell, lambda: cell.idle), QUIET_SECONDS)
+            except TimeoutError:
+                cell.idle = cell.heard == heard
 
     async def _until(self, cell: _Cell, condition: Callable[[], bool]) -> None:
         while not (condition() or self._death):
@@ -285,6 +298,7 @@ class JupyterSession:
 
     def _receive_iopub(self, cell: _Cell, message: JupyterMessage) -> None:
         content = message.content
+        cell.heard += 1
         if message.type == "status":
             if content["execution_state"] == "idle":
                 cell.idle = True
