@@ -31,6 +31,8 @@ __all__ = ["Place", "SubCalls", "Tools"]
 
 # What fits into one prompt when a child would be too deep and is asked plainly instead.
 PLAIN_CONTEXT_CHARS = 2_000_000
+# Children at a time, each with a kernel. The bound is one run's, not the tree's: parents wait for children.
+CHILDREN = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,7 @@ class SubCalls:
         self._emitter = emitter
         self._ids = ids
         self._child = child
+        self._children = asyncio.Semaphore(CHILDREN)
         self._tools = tools
         self._typed = TypedCalls()
 
@@ -171,7 +174,8 @@ class SubCalls:
         self._ledger.check()
         message: Message = {"role": "user", "content": sendable(query)}
         with self._call("rlm_query", model.name, [message], place) as done:
-            text = await self._child(query, context, done.call, name)
+            async with self._children:
+                text = await self._child(query, context, done.call, name)
             done(Reply(text, Usage(), model.name, finish_reason=""))
         return text
 

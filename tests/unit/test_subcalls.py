@@ -1,5 +1,6 @@
-"""At the depth limit a child's question and its context are one prompt, if they fit."""
+"""At the depth limit a child's question and its context are one prompt, if they fit; children are bounded."""
 
+import asyncio
 from itertools import count
 
 import pytest
@@ -12,7 +13,7 @@ from rlm_kernel.messages import message_text
 from rlm_kernel.models.plan import ModelPlan
 from rlm_kernel.models.scripted import ScriptedModel
 from rlm_kernel.repl.base import RLMQuery
-from rlm_kernel.runs.subcalls import PLAIN_CONTEXT_CHARS, Place, SubCalls
+from rlm_kernel.runs.subcalls import CHILDREN, PLAIN_CONTEXT_CHARS, Place, SubCalls
 
 
 async def ask(context):
@@ -56,3 +57,22 @@ async def test_bytes_that_are_too_many_in_any_case_are_not_decoded(tmp_path):
     assert isinstance(answer, CallError)
     assert (answer.kind, prompts) == ("depth", [])  # decoding would fail, and be a bad request
     assert "8,000,001 bytes" in str(answer)
+
+
+async def test_a_batch_of_children_is_answered_a_few_kernels_at_a_time():
+    alive, most = 0, 0
+
+    async def child(query, context, call, model):
+        nonlocal alive, most
+        alive += 1
+        most = max(most, alive)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        alive -= 1
+        return query.upper()
+
+    calls = SubCalls(ModelPlan([ScriptedModel([], name="m")]), Ledger(), Emitter(), count(1), child)
+    queries = [f"q{n}" for n in range(3 * CHILDREN)]
+    call = RLMQuery(tuple((query, None) for query in queries), batched=True)
+    assert await calls.answer(call, Place("r1", 0, 1, "cell")) == [query.upper() for query in queries]
+    assert most == CHILDREN
