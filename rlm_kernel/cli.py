@@ -128,6 +128,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_bench(commands)
     _add_kernelspec(commands)
     _add_warmup(commands)
+    _add_gateway(commands)
+    _add_sessions(commands)
     return parser
 
 
@@ -150,6 +152,12 @@ def _add_run(commands: Any) -> None:
         "a context of its own under that name, else all of them together are `context`",
     )
     _add_run_options(parser)
+    parser.add_argument(
+        "--session",
+        metavar="NAME",
+        help="with --repl gateway: ask in this named session, which keeps kernel, variables, contexts and "
+        "answers for the next call",
+    )
     parser.add_argument(
         "--cite",
         action="store_true",
@@ -207,6 +215,21 @@ def _add_doctor(commands: Any) -> None:
     parser.add_argument(
         "--endpoint", action="store_true", help="ask the endpoint for its models, too; costs nothing"
     )
+    gateway = parser.add_argument_group("gateway", "its token is read from RLM_GATEWAY_TOKEN")
+    gateway.add_argument(
+        "--gateway",
+        nargs="?",
+        const="",
+        metavar="URL",
+        help="walk to a cell on this gateway (URL left away: RLM_GATEWAY_URL), and name the step that fails",
+    )
+    _add_setting(gateway, "--kernel-name", "kernel_name", "NAME")
+    gateway.add_argument(
+        "--gateway-insecure",
+        action="store_true",
+        default=None,
+        help="allow plain http to another machine, where others can read the token and the contexts",
+    )
     parser.set_defaults(handler=_doctor)
 
 
@@ -218,13 +241,16 @@ def _add_bench(commands: Any) -> None:
         "panel",
         help="what a large run costs the page that shows it, and the notebook that keeps it",
         description="Measure the notebook's panel: messages and bytes to the page, the longest block of its "
-        "main thread (needs Chromium and Playwright), and the size of what is saved.",
+        "main thread (needs Chromium and Playwright), and the size of what is saved. With --lab, measure what "
+        "a person waits for in JupyterLab instead: the first sign, Stop, a notebook that is opened again.",
         allow_abbrev=False,
     )
     parser.add_argument("--calls", type=_count, default=1000, metavar="N", help="calls (default 1000)")
     parser.add_argument(
         "--seconds", type=_count, default=4, metavar="N", help="of text at a steady pace (default 4)"
     )
+    parser.add_argument("--lab", action="store_true", help="measure waits in JupyterLab; one or two minutes")
+    parser.add_argument("--repeat", type=_count, default=3, metavar="N", help="of --lab (default 3)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(handler=_bench_panel)
     parser = benchmarks.add_parser(
@@ -244,6 +270,25 @@ def _add_bench(commands: Any) -> None:
     parser.add_argument("--quick", action="store_true", help="3 repetitions, and nothing that takes minutes")
     parser.add_argument("--json", action="store_true", help="print one JSON object with every sample")
     parser.set_defaults(handler=_bench)
+    parser = benchmarks.add_parser(
+        "gateway",
+        help="what a gateway gives to many runs at once, and how fast a warm kernel is there",
+        description="Measure runs over a gateway: runs a minute, what a turn costs beside the model, memory, "
+        "errors; and the time to a spare kernel's first cell. Needs no key; a scripted endpoint answers.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--sessions", default="1,4,16,64", metavar="N,...", help="default 1,4,16,64")
+    parser.add_argument("--runs", type=_count, default=2, metavar="N", help="of each session (default 2)")
+    parser.add_argument(
+        "--gateway",
+        nargs="?",
+        const="",
+        metavar="URL",
+        help="use this one (URL left away: RLM_GATEWAY_URL) and not one started for it on this machine",
+    )
+    parser.add_argument("--kernel-name", metavar="NAME", help="the kernelspec (default python3)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(handler=_bench_gateway)
 
 
 def _add_kernelspec(commands: Any) -> None:
@@ -256,6 +301,52 @@ def _add_warmup(commands: Any) -> None:
     from .kernels.pyodide.warmup import add_command  # noqa: PLC0415  its module is the kernel's
 
     add_command(commands)
+
+
+def _add_gateway(commands: Any) -> None:
+    parser = commands.add_parser(
+        "gateway",
+        help="start a Kernel Gateway on this machine, with sandboxed kernels",
+        description="Start a Kernel Gateway on this machine, until Ctrl-C, with the kernels of the names "
+        "given and no others. The lines it prints set the variables of whoever is to use it.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--port", type=_port, default=8888, metavar="N", help="default 8888; 0 for any")
+    parser.add_argument(
+        "--kernel",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a kernelspec it has, the first its default one; may be repeated (default rlm-pyodide)",
+    )
+    parser.add_argument(
+        "--ip", default="127.0.0.1", metavar="ADDRESS", help="default 127.0.0.1: this machine only"
+    )
+    parser.set_defaults(handler=_gateway)
+
+
+def _add_sessions(commands: Any) -> None:
+    parser = commands.add_parser(
+        "sessions",
+        help="list, show or end the named sessions, whose kernels outlive the process that asks",
+        allow_abbrev=False,
+    )
+    group = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+    for name, about in (
+        ("list", "the named sessions, a line each"),
+        ("show", "what one has: contexts, variables, questions"),
+        ("stop", "end one: its kernel, and its record"),
+    ):
+        command = group.add_parser(name, help=about, description=f"{about.capitalize()}.", allow_abbrev=False)
+        command.set_defaults(handler=_sessions, action=name)
+        if name != "list":
+            command.add_argument("name", metavar="NAME", help="its name")
+        if name == "stop":
+            command.add_argument(
+                "--force", action="store_true", help="forget it also where its gateway can't be asked"
+            )
+        else:
+            command.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
@@ -349,6 +440,12 @@ def _price(text: str) -> tuple[str, tuple[str, ...]]:
     return model.strip(), parts
 
 
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port")
+    return int(text)
+
+
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
@@ -358,7 +455,8 @@ def _count(text: str) -> int:
 def _run(args: argparse.Namespace) -> int:
     if not (args.question or "").strip():
         raise InputError("no question given", hint='put it last: jupyter rlm run --context PATH "question"')
-    if not args.context:
+    attached = str(args.repl or os.environ.get("RLM_REPL", "")).startswith("attach:")
+    if not (args.context or args.session or attached):
         raise InputError("no context given", hint="name a file, folder or glob by --context, or - for stdin")
     from .terminal import run  # noqa: PLC0415  heavy
 
@@ -377,6 +475,13 @@ def _export(args: argparse.Namespace) -> int:
     return export(args)
 
 
+def _sessions(args: argparse.Namespace) -> int:
+    from .repl.gateway import sessions  # noqa: PLC0415  heavy
+
+    commands = {"list": sessions.show_all, "show": sessions.show_one, "stop": sessions.stop}
+    return commands[args.action](args)
+
+
 def _doctor(args: argparse.Namespace) -> int:
     from .doctor import doctor  # noqa: PLC0415  heavy
 
@@ -390,7 +495,25 @@ def _bench(args: argparse.Namespace) -> int:
     return 0
 
 
+def _gateway(args: argparse.Namespace) -> int:
+    from .loopback import serve  # noqa: PLC0415  heavy
+
+    return serve(args)
+
+
+def _bench_gateway(args: argparse.Namespace) -> int:
+    from .bench.gateway import gateway  # noqa: PLC0415  heavy
+
+    gateway(args)
+    return 0
+
+
 def _bench_panel(args: argparse.Namespace) -> int:
+    if args.lab:
+        from .bench.waits import waits  # noqa: PLC0415  heavy
+
+        waits(args)
+        return 0
     from .bench.panel import panel  # noqa: PLC0415  heavy
 
     panel(args)

@@ -15,12 +15,14 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+from . import page
 from .errors import ConfigError
 
 __all__ = ["FIELDS", "Field", "Setting", "mask", "resolve"]
 
 DEFAULT_MODEL = "gpt-5"
 DEFAULT_SUB_MODEL = "gpt-5-mini"
+DEFAULT_REPL = "lite" if page.here() else "local"
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +257,7 @@ FIELDS: tuple[Field, ...] = (
         "Estimated tokens of question and context below which one plain call is tried. Not set: never.",
         _whole(1),
     ),
-    Field("repl", ("RLM_REPL",), "Where the code of the root model runs.", _text, "local"),
+    Field("repl", ("RLM_REPL",), "Where the code of the root model runs.", _text, DEFAULT_REPL),
     Field(
         "gateway_url",
         ("RLM_GATEWAY_URL", "JUPYTER_GATEWAY_URL"),
@@ -281,6 +283,12 @@ FIELDS: tuple[Field, ...] = (
         "1: plain http to a gateway on another machine, where others can read the token and the contexts.",
         _switch,
         default=False,
+    ),
+    Field(
+        "state_dir",
+        ("RLM_STATE_DIR",),
+        "Where named sessions are recorded. Not set: where this system's programs keep such things.",
+        _text,
     ),
     Field("max_depth", ("RLM_MAX_DEPTH", "MAX_DEPTH"), "How deep runs may call further runs.", _whole(0), 1),
     Field(
@@ -315,7 +323,7 @@ FIELDS: tuple[Field, ...] = (
     Field(
         "wasm_service_url",
         ("WASM_SERVICE_URL",),
-        "Read for rlm-minimal's sake: a remote WASM executor. Not used yet.",
+        "rlm-minimal's name for a gateway with WebAssembly kernels, where RLM_GATEWAY_URL is not set.",
         _url,
     ),
 )

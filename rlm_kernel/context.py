@@ -11,6 +11,7 @@ import builtins
 import hashlib
 import json
 import keyword
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -45,9 +46,9 @@ class Context:
     """One context: its name in the REPL and its value, or the file with its encoded bytes.
 
     Made by `of`, `live` or `spooled`. ``format`` is one of `FORMATS`, or ``live``. ``file`` is where the
-    encoded bytes lie if they came from a kernel. ``path`` says where the value was read from, ``notes`` what
-    was left out. ``lazy`` is whether kernels get a view of it, see `rlm_kernel.guest.lazy`. ``reading`` tells
-    of documents among its files.
+    encoded bytes lie if they came from a kernel, or `spool` put them there. ``path`` says where the value was
+    read from, ``notes`` what was left out. ``lazy`` is whether kernels get a view of it, see
+    `rlm_kernel.guest.lazy`. ``reading`` tells of documents among its files.
     """
 
     name: str
@@ -244,6 +245,23 @@ class Context:
                 yield from _spooled_texts(self.format, self.file)
         except (OSError, decode.DecodeError):
             return
+
+    def spool(self, path: Path) -> Context:
+        """Return the same context, its encoded bytes in a new file at ``path`` that only this user can read.
+
+        Raises:
+            ContextError: the file can't be written, or the value can't be read any more.
+        """
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with open(descriptor, "wb") as file:
+                file.writelines(self.pieces())
+        except OSError as error:
+            raise ContextError(
+                f"{self.name} can't be kept in {path}: {error.strerror}", hint="is there room for it?"
+            ) from None
+        memo = {"info": self.info(), "sha256": self.sha256}
+        return replace(self, file=path, _value=None, _memo=memo)
 
     def release(self) -> None:
         """Delete the file that `spooled` was given. Safe to call twice; a value is only let go."""

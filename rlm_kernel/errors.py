@@ -17,7 +17,8 @@
     │   ├── ModelTimeoutError    no complete reply within the time allowed
     │   └── MalformedReplyError  the endpoint answered 200 with something that is no reply
     ├── KernelError              the Jupyter kernel behind the REPL
-    │   └── KernelStartError     it never became ready
+    │   ├── KernelStartError     it never became ready
+    │   └── KernelInterruptedError   its user, to whom it belongs, interrupted the cell
     ├── WireError                an envelope from a kernel that breaks the protocol
     ├── CallError                one call made from a cell failed; carries what the cell may know
     ├── OutputError              the answer does not satisfy what `output=` asks for, after a repair round
@@ -42,6 +43,7 @@ __all__ = [
     "EndpointError",
     "InputError",
     "KernelError",
+    "KernelInterruptedError",
     "KernelStartError",
     "MalformedReplyError",
     "ModelError",
@@ -141,6 +143,10 @@ class KernelError(RLMError):
 
 class KernelStartError(KernelError):
     """A kernel did not become ready; the message holds the end of what it printed."""
+
+
+class KernelInterruptedError(KernelError):
+    """The user of a kernel that was attached to has interrupted the cell of a run."""
 
 
 class WireError(RLMError):

@@ -10,7 +10,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
-from . import background, config
+from . import background, config, page
 from .answer import Answer
 from .checks import check_approvals, check_long_runs, check_usd_cap
 from .context import Context, collect, reads_files
@@ -55,8 +55,8 @@ class RLM:
             of a run; None for never. `Answer.direct` tells.
         repl: Where model-written code runs: ``local``; ``sandbox``, without the user's files and network
             (docs/sandboxes.md); ``gateway``, see ``gateway_url``; ``shell``, this process's IPython shell, on
-            the objects themselves, which keeps no key from it (see `rlm_kernel.repl.shell`); or a factory of
-            sessions.
+            the objects themselves, which keeps no key from it (see `rlm_kernel.repl.shell`);
+            ``attach:KERNEL``, one that the user has open (docs/gateway.md); or a factory of sessions.
         gateway_url: With ``repl="gateway"``: the Kernel Gateway or Jupyter Server whose kernels run the code.
         gateway_token: Its token. It is sent in a header only, and no kernel has it.
         kernel_name: The kernelspec there; without one, its default.
@@ -151,6 +151,7 @@ class RLM:
         self._approve_above_usd = approve_above_usd
         self._tools = as_mapping(tools or {})
         self._bound_tools = bind(self._tools)
+        self._state_dir: str | None = value["state_dir"]
         self._secrets = [value[name] for name in ("api_key", "gateway_token") if value[name]]
         self._plan, self._owned = named_plan(model, sub_model, value, prices or {}, options)
         where: str | SessionFactory = value["repl"] if repl is None or isinstance(repl, str) else repl
@@ -195,7 +196,7 @@ class RLM:
         """
         # Documents take their time to read, and the event loop has other runs.
         if reads_files(context, contexts):
-            collected = await asyncio.to_thread(collect, context, contexts, live=self._in_shell)
+            collected = await page.aside(collect, context, contexts, live=self._in_shell)
         else:
             collected = collect(context, contexts, live=self._in_shell)
         return await self._run(
@@ -308,18 +309,34 @@ class RLM:
         contexts: Mapping[str, Any] | None = None,
         budget: Budget | None = None,
         tools: Mapping[str, Any] | None = None,
+        name: str | None = None,
+        idle: float | None = None,
     ) -> Session:
         """Open a session: several questions over these contexts and one kernel; see `Session`.
 
         ``budget`` caps all its questions together, besides the budget of each. ``tools`` are as in
-        `acompletion`, for all its questions.
+        `acompletion`, for all its questions. With a ``name``, which ``repl="gateway"`` has, the session
+        outlives this process: opened again by that name, it has its kernel, variables, contexts and history.
+        Its kernel ends after ``idle`` seconds without anybody, an hour if that is not given.
 
         Raises:
-            InputError: a context that can't be used, or a budget that can't be held.
+            InputError: a context that can't be used, a budget that can't be held, or a session in use.
         """
         budget = budget or Budget()
         check_usd_cap(budget, self._plan)
-        return Session(self, collect(context, contexts, live=self._in_shell), budget, tools)
+        collected = collect(context, contexts, live=self._in_shell)
+        if name is None:
+            if idle is not None:
+                raise InputError("idle= is for named sessions", hint="give name= as well")
+            return Session(self, collected, budget, tools)
+        from .repl.gateway.named import Named, state_folder  # noqa: PLC0415  on use
+
+        named = Named(state_folder(self._state_dir), name, self._backend.gateway, idle)
+        try:
+            return Session(self, collected, budget, tools, named)
+        except BaseException:
+            named.release()
+            raise
 
     def estimate(
         self, query: str, context: Any = None, *, contexts: Mapping[str, Any] | None = None

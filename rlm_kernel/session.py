@@ -16,19 +16,21 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from . import background
+from . import background, page
 from .answer import Answer
 from .context import Context, collect, reads_files
 from .errors import BudgetExceededError, InputError
 from .events import Emitter
 from .ledger import Budget, Ledger
 from .live import LiveRun
+from .repl.supervisor import Supervisor
 from .runs.asides import free_name
 from .runs.standing import Standing
 from .runs.steering import Steering
 from .usage import Usage
 
 if TYPE_CHECKING:
+    from .repl.gateway.named import Named
     from .rlm import RLM
 
 __all__ = ["Session"]
@@ -52,8 +54,9 @@ class Session:
         contexts: Sequence[Context],
         budget: Budget,
         tools: Mapping[str, Any] | None = None,
+        named: Named | None = None,
     ) -> None:
-        self.id = f"s{os.urandom(6).hex()}"
+        self.id = f"s{os.urandom(6).hex()}" if named is None else named.record.id
         self.usage = Usage()
         self._rlm = rlm
         self._budget = budget
@@ -67,7 +70,18 @@ class Session:
         self._lock = asyncio.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
+        self._named = named
+        if named is not None:
+            self._contexts = named.contexts()
+            self._history = [dict(each) for each in named.record.history]
+            self._standing.variables = named.record.variables
+            # What it has already is not new.
+            contexts = [each for each in contexts if not self._keeps(each)]
         self._take(contexts)
+
+    def _keeps(self, context: Context) -> bool:
+        assert self._named is not None
+        return context.name in self._contexts and self._named.digest(context.name) == context.digest()
 
     def __repr__(self) -> str:
         return f"<Session {self.id}: {len(self._history)} questions>"
@@ -144,7 +158,7 @@ class Session:
             return await background.there(asked)
         live = self._rlm._in_shell
         if reads_files(context, contexts):
-            added = await asyncio.to_thread(collect, context, contexts, live=live)
+            added = await page.aside(collect, context, contexts, live=live)
         else:
             added = collect(context, contexts, live=live)
         self._bind_loop()
@@ -154,6 +168,7 @@ class Session:
             budget = self._budget_left()
             if isinstance(budget, BudgetExceededError):
                 return Answer("over_budget", "", reason=f"of the session, the {budget}")
+            await self._resume()
             renamed = self._take(added)
             self._tell_history()
             steering = steering or self._rlm._steering()
@@ -175,7 +190,22 @@ class Session:
                 if steering.ledger is not None:
                     self._pay(steering.ledger)
             self._history.append(_entry(query, answer))
+            if self._named is not None:
+                self._named.note(history=tuple(self._history), variables=self._standing.variables)
             return answer
+
+    async def _resume(self) -> None:
+        """Find the kernel of a named session again, before its first question here."""
+        if self._named is None or self._standing.repl is not None:
+            return
+        toolbox = self._rlm._toolbox(self._tools, list(self._contexts))
+        lost = await self._named.resume()
+        if lost:
+            self._standing.lost = True
+            self._standing.variables = ()
+            self._standing.notes = (f"{lost}; its variables are lost, its contexts are loaded again",)
+        stubs = toolbox.stubs(0) if toolbox else ()
+        self._standing.repl = Supervisor(self._named, tuple(self._contexts.values()), tools=stubs)
 
     def _bind_loop(self) -> None:
         here = asyncio.get_running_loop()
@@ -204,8 +234,12 @@ class Session:
             self._contexts[new] = self._contexts.pop(old).renamed(new)
         limit = self._rlm._settings.lazy_above
         lazy = {context.name: context.lazy_above(limit) for context in added}
+        if self._named is not None:
+            lazy = {name: self._named.keep(context) for name, context in lazy.items()}
         # The newest first: that is how the prompt lists them.
         self._contexts = {**lazy, **self._contexts}
+        if self._named is not None:
+            self._named.note_contexts(self._contexts)
         if self._standing.repl is not None and lazy:
             self._standing.repl.take(tuple(lazy.values()), renamed)
         return renamed
@@ -218,6 +252,8 @@ class Session:
             del self._contexts[name]
         for new, old in back.items():
             self._contexts = {old: self._contexts.pop(new).renamed(old), **self._contexts}
+        if self._named is not None:
+            self._named.note_contexts(self._contexts)
         if self._standing.repl is not None:
             self._standing.repl.forget(names)
             self._standing.repl.take((), back)
@@ -257,7 +293,10 @@ class Session:
     # The end ----------------------------------------------------------------------------------------
 
     async def aclose(self) -> None:
-        """Wait for the question under way, if there is one, and end the kernel. Safe to call twice."""
+        """Wait for the question under way, if there is one, and end the kernel. Safe to call twice.
+
+        That of a named session is left, for who opens it again.
+        """
         if self._rlm._is_away:
             await background.there(self.aclose())
             return
@@ -267,9 +306,11 @@ class Session:
             self._closed = True
             if self._standing.repl is not None:
                 await self._standing.repl.close()
+            if self._named is not None:
+                await self._named.aclose()
 
     def close(self) -> None:
-        """End the kernel; see `aclose`."""
+        """End the kernel, or leave that of a named session; see `aclose`."""
         background.run(self.aclose())
 
     def __enter__(self) -> Session:

@@ -125,9 +125,13 @@ def ask(
             path, writer = _trajectory(args.save, settings)
             if writer is not None:
                 readers.append(stack.enter_context(writer))
-        answer = rlm.completion(
-            query=question, contexts=dict(contexts), cite=getattr(args, "cite", False), readers=readers
-        )
+        options: dict[str, Any] = {"cite": getattr(args, "cite", False), "readers": readers}
+        name = getattr(args, "session", None)
+        if name is None:
+            answer = rlm.completion(query=question, contexts=dict(contexts), **options)
+        else:
+            session = stack.enter_context(rlm.session(contexts=dict(contexts), name=name))
+            answer = session.ask(question, **options)
     if args.json:
         _write(json.dumps({**answer.to_json(), "trace": None if path is None else str(path)}, default=repr))
     elif args.quiet:

@@ -16,10 +16,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from . import calls, decode, lazy, names, output, plain, quotes, remote, tools
+from . import calls, decode, fetched, lazy, names, output, plain, quotes, remote, tools
 from .channels import CallFailed, interrupts_held
 
-__all__ = ["Repl", "fresh", "install", "load", "offer", "ready", "rename"]
+__all__ = ["Repl", "again", "fresh", "install", "load", "offer", "ready", "rename"]
 
 ANSWER_CHARS = 8_000_000
 _REPL: Repl
@@ -32,7 +32,12 @@ def install(config: dict[str, Any]) -> None:
     kernel = getattr(shell, "kernel", None)
     if kernel is not None and not hasattr(kernel, "stdin_socket"):
         kernel = None
-    _REPL = Repl(shell, calls.Host(kernel, control=config.get("control", True)), config)
+    if config.get("lent"):
+        from . import lent  # noqa: PLC0415  it needs this module
+
+        _REPL = lent.Lent(shell, kernel, config)
+    else:
+        _REPL = Repl(shell, calls.Host(kernel, control=config.get("control", True)), config)
 
 
 def load(name: str, format_: str, path: str) -> None:
@@ -41,12 +46,15 @@ def load(name: str, format_: str, path: str) -> None:
     One in the format ``held`` is a value already: the kernel has it by that path.
     """
     value: Any
+    here = fetched.fetched(_REPL.host, path)
     if format_ == "held":
-        value = _REPL.shell.take(path)
+        value = _REPL.shell.take(here)
     elif format_ == "lazy":
-        value = lazy.LazyText(path)
+        value = lazy.LazyText(here)
     else:
-        value = decode.decode_file(format_, path)
+        value = decode.decode_file(format_, here)
+        if here != path:
+            os.unlink(here)
     _REPL.contexts[name] = value
 
 
@@ -70,8 +78,11 @@ def offer(stubs: list[Any]) -> None:
 def ready() -> None:
     """Take the names and hooks into use, and report to the host."""
     _REPL.ready()
-    if _REPL.lease:
-        remote.serve(_REPL.shell, _REPL.host, _REPL.lease)
+
+
+def again() -> None:
+    """Introduce the REPL to another host, which goes on with it."""
+    _REPL._introduce()
 
 
 def _shell() -> Any:
@@ -132,6 +143,11 @@ class Repl:
         self._request = self.host.request()
         shell.events.register("pre_run_cell", self._begin)
         shell.events.register("post_run_cell", self._end)
+        self._introduce()
+        if self.lease:
+            remote.serve(shell, self.host, self.lease)
+
+    def _introduce(self) -> None:
         self.host.introduce("ready", {**self._channels, "implementation": _implementation()})
 
     def _stay(self) -> None:

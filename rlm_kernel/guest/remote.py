@@ -22,10 +22,11 @@ import tempfile
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-__all__ = ["MESSAGE_BYTES", "serve"]
+__all__ = ["MESSAGE_BYTES", "mark", "serve"]
 
 MESSAGE_BYTES = 100_000_000
 """What one request may weigh, all its buffers together: those between hold a message whole."""
@@ -53,26 +54,38 @@ time.sleep(max(0, until - time.time()))
 _NAME = re.compile(r"[A-Za-z0-9-]{1,80}")
 
 
-def serve(shell: Any, host: Any, lease: float) -> None:
-    """Serve the host until it is silent for ``lease`` seconds, if a thread reads the control channel."""
+def serve(shell: Any, host: Any, lease: float, lapsed: Callable[[], None] | None = None) -> None:
+    """Serve the host until it is silent for ``lease`` seconds, if a thread reads the control channel.
+
+    Then the kernel ends, or ``lapsed`` is called in its place.
+    """
     kernel: Any = getattr(shell, "kernel", None)
     host.max_bytes = MESSAGE_BYTES
     if getattr(kernel, "control_thread", None) is not None:
         before = getattr(kernel, "_rlm_service", None)
         if before is not None:
             before.withdraw()
-        kernel._rlm_service = _Service(shell, host, kernel, lease)
+        kernel._rlm_service = _Service(shell, host, kernel, lease, lapsed)
+
+
+def mark(marks: dict[str, str]) -> None:
+    """Remember, for a host that comes back, which contexts are loaded: a digest by name."""
+    sys.modules["IPython"].get_ipython().kernel._rlm_service.marks = marks
 
 
 class _Service:
-    def __init__(self, shell: Any, host: Any, kernel: Any, lease: float) -> None:
+    def __init__(
+        self, shell: Any, host: Any, kernel: Any, lease: float, lapsed: Callable[[], None] | None
+    ) -> None:
         self._shell = shell
+        self._lapsed = lapsed or self._end
         self._host = host
         self._kernel = kernel
         self._folder = ""
         self._heard = time.monotonic()
+        self.marks: dict[str, str] = {}
         self._ended: OrderedDict[str, dict[str, Any]] = OrderedDict()
-        self._withdrawn = False
+        self._withdrawn = threading.Event()
         handlers = kernel.control_handlers
         # One that a kernel has of its own knows better where its files are.
         handlers.setdefault("rlm_put", self._put)
@@ -90,7 +103,7 @@ class _Service:
 
     def withdraw(self) -> None:
         """Leave the kernel to another host."""
-        self._withdrawn = True
+        self._withdrawn.set()
         self._shell.events.unregister("post_execute", self._executed)
         self._shell.events.unregister("post_run_cell", self._ran)
         for name, mine in (("rlm_put", self._put), ("rlm_drop", self._drop)):
@@ -140,7 +153,7 @@ class _Service:
         running = None if cell is None else (cell.parent or {}).get("header", {}).get("msg_id")
         asked = content.get("cell")
         ended = self._ended.get(asked) if asked and asked != running else None
-        state = {"running": running, "ended": ended}
+        state = {"running": running, "ended": ended, "marks": self.marks}
         self._kernel.session.send(stream, "rlm_state", state, message, ident=ident)
 
     # Files ------------------------------------------------------------------------------------------
@@ -181,15 +194,15 @@ class _Service:
 
     def _watch(self, lease: float) -> None:
         step = min(lease / 4, 10.0)
-        while not self._withdrawn:
+        while not self._withdrawn.is_set():
             before = time.monotonic()
-            time.sleep(step)
+            self._withdrawn.wait(step)
             now = time.monotonic()
             if now - before > 2 * step + 1:
                 # Everything stood still, the thread that hears the host too.
                 self._heard = now
-            elif now - self._heard > lease and not self._withdrawn:
-                self._end()
+            elif now - self._heard > lease and not self._withdrawn.is_set():
+                self._lapsed()
 
     def _end(self) -> None:
         self._forget_files()

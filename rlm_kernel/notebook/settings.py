@@ -19,7 +19,7 @@ from ..errors import ConfigError
 
 __all__ = ["NAMES", "OPENAI", "Keys", "settle"]
 
-_NOT_HERE = ("api_key", "gateway_token", "debug", "wasm_service_url")
+_NOT_HERE = ("api_key", "gateway_token", "debug", "wasm_service_url", "state_dir")
 NAMES = tuple(field.name for field in FIELDS if field.name not in _NOT_HERE)
 """The settings that a notebook has."""
 

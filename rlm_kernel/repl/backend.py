@@ -15,6 +15,7 @@ from ..errors import ConfigError
 from .base import SessionFactory
 
 if TYPE_CHECKING:
+    from .gateway.address import Gateway
     from .pool import Pool
     from .session import JupyterSession
 
@@ -52,10 +53,23 @@ class _InWebAssembly:
         make_ready()
 
 
+class _InThePage:
+    def __call__(self) -> JupyterSession:
+        from .lite.session import lite_session  # noqa: PLC0415  on use
+
+        return lite_session()
+
+    async def check(self) -> None:
+        from .lite.bridge import bridge  # noqa: PLC0415  on use
+
+        await bridge()
+
+
 KERNELS: dict[str, Callable[[], JupyterSession]] = {
     "local": _local_session,
     "sandbox": _Sandboxed(),
     "pyodide": _InWebAssembly(),
+    "lite": _InThePage(),
 }
 """What makes a session, not started yet, by the name of the backend."""
 
@@ -88,14 +102,33 @@ class Backend:
             from .gateway.address import Gateway  # noqa: PLC0415  on use
 
             self._own = Gateway.of(settings)
+        elif isinstance(repl, str) and repl.startswith("attach:"):
+            from .attach.target import target_of  # noqa: PLC0415  on use
+
+            self._own = target_of(repl.removeprefix("attach:"), settings)
+            self.name = "attach"
         elif isinstance(repl, str) and repl not in KERNELS:
-            known = ", ".join([*KERNELS, "gateway", "shell"])
+            known = ", ".join([*KERNELS, "gateway", "shell", "attach:KERNEL"])
             raise ConfigError(f"no REPL named {repl!r}", hint=f"there are: {known}")
 
     @property
     def in_shell(self) -> bool:
         """Whether cells run in the user's own shell, on the objects themselves."""
         return self.name == "shell"
+
+    @property
+    def gateway(self) -> Gateway:
+        """The gateway whose kernels it uses.
+
+        Raises:
+            ConfigError: it uses others.
+        """
+        if self.name != "gateway":
+            raise ConfigError(
+                f"named sessions outlive this process, which kernels of repl={self.name!r} don't",
+                hint="take repl='gateway': one on this machine will do, see docs/gateway.md",
+            )
+        return cast("Gateway", self._own)
 
     async def sessions(self) -> SessionFactory:
         """Return what makes the sessions of a run on the running event loop."""
@@ -110,10 +143,11 @@ class Backend:
 
     async def child_sessions(self) -> SessionFactory | None:
         """Return what makes those of its children, where that is something else."""
-        return await self._pooled(KERNELS["local"]) if self.in_shell else None
+        return await self._pooled(KERNELS["local"]) if self.name in ("shell", "attach") else None
 
     async def _pooled(self, make: Callable[[], JupyterSession]) -> SessionFactory:
-        if self._spare_kernels < 1:
+        # A page has its memory for kernels that run.
+        if self._spare_kernels < 1 or self.name == "lite":
             return make
         from .pool import pool_of  # noqa: PLC0415  on use
 

@@ -35,10 +35,12 @@ _MODULES = (
     "plain",
     "quotes",
     "schemas",
+    "fetched",
     "remote",
     "names",
     "tools",
     "cells",
+    "lent",
 )
 
 _INSTALL = """\
@@ -68,6 +70,19 @@ try:
 finally:
     del _install, _base64, _json, _zlib
 """
+# In a kernel of the user's: an expression, for which no name is taken, not even for a moment.
+_LENT_CELL = "exec(__import__('zlib').decompress(__import__('base64').b64decode({payload!r})).decode(), {{}})"
+_LENT = """\
+import json, sys
+if "rlm_guest" in sys.modules:
+    raise RuntimeError("a run has it already")
+try:
+    _install(*json.loads({sources!r}))
+except BaseException:
+    for name in [n for n in sys.modules if n.split(".")[0] == "rlm_guest"]:
+        del sys.modules[name]
+    raise
+"""
 _KNOWN_CELL = "__import__({module!r}).install({version!r}, {settings!r})"
 
 
@@ -77,7 +92,7 @@ class GuestSettings:
 
     Without ``names`` cells find none of the REPL's own names, only contexts and the host's functions.
     ``lease`` is for kernels elsewhere: after so many seconds without a word from the host they end; 0 for
-    never.
+    never. ``lent`` is for a kernel of the user's, which the guest leaves instead: `rlm_kernel.guest.lent`.
     """
 
     head: int = 12_000
@@ -87,6 +102,7 @@ class GuestSettings:
     control: bool = True
     names: bool = True
     lease: float = 0.0
+    lent: bool = False
 
 
 def first_cell(settings: GuestSettings, *, known: bool = False) -> str:
@@ -96,7 +112,11 @@ def first_cell(settings: GuestSettings, *, known: bool = False) -> str:
     """
     if known:
         return _KNOWN_CELL.format(module=PRECOMPILED, version=_version(), settings=asdict(settings))
-    payload = zlib.compress(json.dumps([_sources(), asdict(settings)]).encode())
+    sources = json.dumps([_sources(), asdict(settings)])
+    if settings.lent:
+        code = _INSTALL + _LENT.format(sources=sources)
+        return _LENT_CELL.format(payload=base64.b64encode(zlib.compress(code.encode())).decode())
+    payload = zlib.compress(sources.encode())
     return _INSTALL + _CELL.format(payload=base64.b64encode(payload).decode())
 
 
@@ -140,7 +160,8 @@ def load_cell(
     offer = f"__import__('rlm_guest').cells.offer({list(tools)!r})\n" if tools else ""
     forget = "__import__('rlm_guest').cells.fresh()\n" if fresh else ""
     first = forget + rename + offer
-    return f"{first}for _ in {list(loads)!r}: __import__('rlm_guest').cells.load(*_)\n_ = None\ndel _"
+    # No name is taken, which might be the user's.
+    return f"{first}any(__import__('rlm_guest').cells.load(*each) for each in {list(loads)!r})"
 
 
 @cache

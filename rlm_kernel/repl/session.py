@@ -93,10 +93,10 @@ class JupyterSession:
         self._kernel = await self._transport.open(self._receive, self._died)
         self._open = True
         known = self._transport.knows_guest
-        reply = await self._run_silently(first_cell(self._settings, known=known), START_SECONDS)
+        reply = await self._run_silently(self._first_cell(known=known), START_SECONDS)
         if known and reply.get("status") != "ok":
             # The package was updated since: the kernel knows another version.
-            reply = await self._run_silently(first_cell(self._settings), START_SECONDS)
+            reply = await self._run_silently(self._first_cell(known=False), START_SECONDS)
         if self._ready is None or reply.get("status") != "ok":
             raise KernelStartError(
                 f"the kernel started, but could not be prepared: {_error_of(reply)}",
@@ -104,6 +104,9 @@ class JupyterSession:
             )
         await self._transport.unshare()
         await self._hear()
+
+    def _first_cell(self, *, known: bool) -> str:
+        return first_cell(self._settings, known=known)
 
     async def start(self, contexts: Sequence[Context], tools: Sequence[ToolStub] = ()) -> KernelInfo:
         """Prepare the kernel, if that is not done yet, and load ``contexts``; see `KernelSession.start`."""

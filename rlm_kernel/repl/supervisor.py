@@ -43,6 +43,7 @@ class Supervisor:
         self._loads: list[tuple[Sequence[Context], Mapping[str, str], bool]] = []
         self._on_start = on_start
         self._on_loss = on_loss
+        self._on_notice: Callable[[str], None] = lambda text: None
         self._session: KernelSession | None = None
         self._starting: asyncio.Task[None] | None = None
         self._kernel = ""
@@ -54,9 +55,18 @@ class Supervisor:
         """The names of all contexts."""
         return frozenset(self._contexts)
 
-    def report(self, *, on_start: Report, on_loss: Callable[[str, str], None]) -> None:
-        """Report to these from now on: to the run that has the REPL next."""
-        self._on_start, self._on_loss = on_start, on_loss
+    def report(
+        self,
+        *,
+        on_start: Report,
+        on_loss: Callable[[str, str], None],
+        on_notice: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        """Report to these from now on: to the run that has the REPL next.
+
+        ``on_notice`` is for sessions that have something to tell, by a ``tell`` that can be set.
+        """
+        self._on_start, self._on_loss, self._on_notice = on_start, on_loss, on_notice
 
     @property
     def begun(self) -> bool:
@@ -113,6 +123,8 @@ class Supervisor:
             await self._session.close()
         started = time.monotonic()
         session = self._session = self._sessions()
+        if hasattr(session, "tell"):
+            session.tell = self._tell
         self._loads.clear()
         try:
             info = await session.start(tuple(self._contexts.values()), self._tools)
@@ -121,6 +133,10 @@ class Supervisor:
             raise
         self._kernel = info.id
         self._on_start(info, time.monotonic() - started, again)
+
+    def _tell(self, text: str) -> None:
+        # To whom, may change while the session lives.
+        self._on_notice(text)
 
     async def ready(self) -> None:
         """Wait for the kernel.

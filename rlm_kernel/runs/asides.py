@@ -9,6 +9,7 @@ __all__ = [
     "KERNEL_LOST",
     "NO_SUMMARY",
     "SUMMARY_REQUEST",
+    "USERS_KERNEL",
     "compacted",
     "edited",
     "free_name",
@@ -27,6 +28,11 @@ SUMMARY_REQUEST = (
     "for yourself, in plain text, that takes the place of all turns but the last. Say what you know of the "
     "context, what you tried and what came out (figures, names, quotes that matter), what failed and why, "
     "which variables hold what, and what remains to be done. The REPL and its variables stay."
+)
+USERS_KERNEL = (
+    "The REPL is a kernel that its user has open: the user's own variables, functions and imports are in it, "
+    "and can be read as they are. Names are put back for the user after each of your cells, and are yours "
+    "again in the next; what you change in place stays changed for the user, so copy before you change."
 )
 NO_SUMMARY = "(No summary was written.)"
 KERNEL_LOST = (

@@ -60,5 +60,5 @@ class Reins:
         run = self._run
         return Approval(kind, run.id, run.depth, run.turn, run.ledger.total.cost_usd, code, block)
 
-    def _tell(self, text: str) -> None:
-        self._run.emit(Notice(run=self._run.id, text=text))
+    def _tell(self, text: str, state: Literal["", "paused", "running"] = "") -> None:
+        self._run.emit(Notice(run=self._run.id, text=text, state=state))

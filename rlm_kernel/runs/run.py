@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Literal
 from .. import dialect, feedback, prompts
 from ..answer import Answer, CellRecord
 from ..context import Context
-from ..errors import BudgetExceededError, CallError, ContextError, KernelError, ModelError, OutputError
+from ..errors import (
+    BudgetExceededError,
+    CallError,
+    ContextError,
+    KernelError,
+    KernelInterruptedError,
+    ModelError,
+    OutputError,
+)
 from ..estimate import Estimate
 from ..events import (
     CellFinished,
@@ -103,7 +111,7 @@ class Run:
         self.citing = Citing(self.contexts, wanted=engine.cite and depth == 0, notice=self._notice)
         self.judge = Judge(self)
         self.reins = Reins(self)
-        self.repl.report(on_start=self._kernel_started, on_loss=self._kernel_lost)
+        self.repl.report(on_start=self._kernel_started, on_loss=self._kernel_lost, on_notice=self._notice)
         self.window = Window(
             self.id,
             self.conversation,
@@ -143,6 +151,8 @@ class Run:
         except ContextError as error:
             status, reason = "failed", str(error)
             raise
+        except KernelInterruptedError as error:
+            status, reason = "cancelled", str(error)
         except (ModelError, KernelError, OutputError) as error:
             status, reason = "failed", str(error)
             if error.hint:
@@ -184,13 +194,14 @@ class Run:
             tools=self.tools,
             output=self.check.schema,
             cite=self.citing.wanted,
-            bare_python=self.settings.backend == "pyodide",
+            bare_python=self.settings.backend in ("pyodide", "lite"),
         )
         own = self.settings.system_prompt
         system = prompts.own_system_prompt(own, spec) if own else prompts.system_prompt(spec)
         infos = [context.info() for context in self.contexts]
         self._say("system", system)
-        notes = [self._session_note(), *await self.reins.between_turns()]
+        lent = asides.USERS_KERNEL if self.settings.backend == "attach" and self.depth == 0 else ""
+        notes = [lent, self._session_note(), *await self.reins.between_turns()]
         status = self._status_line()
         self._say("user", prompts.first_message(self.query, infos, status, "\n\n".join(filter(None, notes))))
 
@@ -379,7 +390,10 @@ class Run:
         """What a question of a session is told of those before it."""
         if self.standing is None:
             return ""
-        lost = self.repl.renew()
+        lost = self.repl.renew() or self.standing.lost
+        for note in self.standing.notes:
+            self._notice(note)
+        self.standing.lost, self.standing.notes = False, ()
         if lost:
             self.variables = ()
         return asides.session(self.standing.history, self.variables, lost=lost)

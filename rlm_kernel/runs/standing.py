@@ -18,11 +18,14 @@ class Standing:
 
     ``history`` holds the earlier questions and answers, as they stand in the REPL. ``variables`` are the
     names that cells have made; the run keeps them up to date. The first run makes the REPL, which stays open
-    behind it. Ids in all its runs come from ``ids``.
+    behind it. Ids in all its runs come from ``ids``. ``lost`` is whether the kernel of earlier questions is
+    gone, ``notes`` what the user is to be told, both for the next run only.
     """
 
     session: str
     repl: Supervisor | None = None
     history: Sequence[Mapping[str, Any]] = ()
     variables: tuple[str, ...] = ()
+    lost: bool = False
+    notes: tuple[str, ...] = ()
     ids: count[int] = field(default_factory=lambda: count(1))

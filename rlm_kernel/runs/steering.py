@@ -100,14 +100,14 @@ class Steering:
         """Let a paused root go on."""
         self._go.set()
 
-    async def unpaused(self, *, tell: Callable[[str], None]) -> None:
+    async def unpaused(self, *, tell: Callable[[str, Literal["paused", "running"]], None]) -> None:
         """Wait while the run is paused."""
         if self._go.is_set():
             return
-        tell("the run is paused")
+        tell("the run is paused", "paused")
         with self._off_the_clock("paused"):
             await self._go.wait()
-        tell("the run goes on")
+        tell("the run goes on", "running")
 
     async def approved_cell(self, approval: Approval) -> str | Refusal:
         """Return the code to run, or why none is to be."""

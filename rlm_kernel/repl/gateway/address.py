@@ -17,7 +17,10 @@ from ...errors import ConfigError, KernelStartError
 if TYPE_CHECKING:
     from ..session import JupyterSession
 
-__all__ = ["Gateway", "Health"]
+__all__ = ["WASM_KERNEL", "Gateway", "Health"]
+
+WASM_KERNEL = "rlm-pyodide"
+"""The kernelspec whose code runs in WebAssembly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +72,17 @@ class Gateway:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Gateway:
-        """Return the gateway that settings, by their names in `rlm_kernel.config`, speak of."""
+        """Return the gateway that settings, by their names in `rlm_kernel.config`, speak of.
+
+        One that is named as a service for WebAssembly is asked for such a kernel.
+        """
+        url, kernel = settings.get("gateway_url"), settings.get("kernel_name")
+        if not url and settings.get("wasm_service_url"):
+            url, kernel = settings["wasm_service_url"], kernel or WASM_KERNEL
         return cls(
-            settings.get("gateway_url") or "",
+            url or "",
             settings.get("gateway_token") or "",
-            settings.get("kernel_name") or "",
+            kernel or "",
             allow_http=bool(settings.get("gateway_insecure")),
         )
 
@@ -116,12 +125,18 @@ class Gateway:
 
         Raises:
             KernelStartError: it is not there, or refuses.
-            ConfigError: it has no kernelspec of the name asked for.
+            ConfigError: it has no kernelspec of the name asked for, or is a service that has no kernels.
         """
         from .rest import Rest  # noqa: PLC0415  on use
 
-        async with Rest(self) as rest:
-            health = await rest.health()
+        try:
+            async with Rest(self) as rest:
+                health = await rest.health()
+        except KernelStartError:
+            from .predecessor import refuse_predecessor  # noqa: PLC0415  on use
+
+            await refuse_predecessor(self)
+            raise
         name = self.kernel_name or health.default
         if name not in health.kernelspecs:
             raise ConfigError(

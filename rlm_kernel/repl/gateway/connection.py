@@ -15,6 +15,8 @@ __all__ = ["MAX_MESSAGE_BYTES", "Connection", "NotConnectedError"]
 
 MAX_MESSAGE_BYTES = 128 * 1024 * 1024
 PING_SECONDS = 30.0
+# How long the far end may leave what was sent without an acknowledgement. Something is sent every 5 s.
+SILENCE_SECONDS = 8.0
 CLOSE_SECONDS = 2.0
 MESSAGES_A_TICK = 200
 
@@ -36,6 +38,9 @@ class Connection:
         self.why = "the connection was closed"
         found = ws.get_extra_info("socket")
         self._socket = found if hasattr(socket, "TCP_QUICKACK") else None
+        if found is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
+            # A ping would have to wait behind what is sent over a slow line; this counts acknowledgements.
+            found.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * SILENCE_SECONDS))
 
     @classmethod
     async def open(

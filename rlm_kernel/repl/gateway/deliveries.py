@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import os
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from ...context import Context
 from ...errors import ContextError, KernelStartError
+from ..transport import Channel, JupyterMessage
 
-__all__ = ["PIECE_BYTES", "Deliveries"]
+__all__ = ["PIECE_BYTES", "Deliveries", "Delivering"]
 
 PIECE_BYTES = 4 * 1024 * 1024
 PIECES_AHEAD = 4
@@ -114,3 +118,80 @@ class Deliveries:
         """Have the files deleted; what the kernel has open stays so."""
         while self._names:
             self._send("rlm_drop", {"name": self._names.pop()}, ())
+
+
+class Delivering(ABC):
+    """How a transport brings files to its kernel: what `Transport.share` and its like are made of."""
+
+    folder = ""
+
+    def __init__(self) -> None:
+        self._deliveries = Deliveries(
+            lambda type_, content, buffers: self.send("control", type_, content, buffers=buffers)
+        )
+
+    @abstractmethod
+    def send(
+        self,
+        channel: Channel,
+        type_: str,
+        content: Mapping[str, Any],
+        *,
+        parent: JupyterMessage | None = None,
+        buffers: Sequence[bytes] = (),
+    ) -> str:
+        """Send a message; see `Transport.send`."""
+
+    def _take_acknowledgement(self, message: JupyterMessage) -> bool:
+        """Take a message, if it is one that acknowledges a piece."""
+        if message.type != "rlm_put_reply":
+            return False
+        self._deliveries.take(message.parent_id, message.content)
+        return True
+
+    def fail_deliveries(self, cause: str) -> None:
+        """Tell those who wait that nothing arrives any more."""
+        self._deliveries.fail(cause)
+
+    async def share(self, context: Context) -> tuple[str, str, str]:
+        """Put a context into a file at the kernel's; see `Transport.share`.
+
+        Raises:
+            ContextError: it did not arrive there.
+        """
+        total = context.size_bytes
+        once = not context.lazy
+        if total is not None:
+            path = await self._deliveries.put(context.name, context.pieces(PIECE_BYTES), total, once=once)
+        else:
+            file, total = await self._spooled(context)
+            try:
+                with file.open("rb") as source:
+                    pieces = iter(lambda: source.read(PIECE_BYTES), b"")
+                    path = await self._deliveries.put(context.name, pieces, total, once=once)
+            finally:
+                file.unlink()
+        return context.name, "lazy" if context.lazy else context.format, path
+
+    async def _spooled(self, context: Context) -> tuple[Path, int]:
+        """Encode a context into a file of ours, to know how long it is."""
+        path = Path(self.folder, f"context-{os.urandom(8).hex()}")
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            for piece in context.pieces(PIECE_BYTES):
+                file.write(piece)
+                await asyncio.sleep(0)
+            return path, file.tell()
+
+    async def deliver(self, data: bytes) -> str:
+        """Put ``data`` into a file at the kernel's, which the guest deletes; return its path there.
+
+        Raises:
+            ContextError: it did not arrive.
+        """
+        view = memoryview(data)
+        pieces = (bytes(view[at : at + PIECE_BYTES]) for at in range(0, len(data), PIECE_BYTES))
+        return await self._deliveries.put("a reply", pieces, len(data), once=True)
+
+    async def unshare(self) -> None:
+        """Delete what `share` left; see `Transport.unshare`."""
+        self._deliveries.drop()

@@ -35,6 +35,7 @@ ANSWER_SECONDS = 10.0
 # A gateway measures the rate of outputs over 3 s.
 LIMIT_SECONDS = 3.5
 REPLY_BYTES = 4 * 1024 * 1024
+_ANSWERS = frozenset(("rlm_state", "kernel_info_reply", "rlm_left"))
 
 Reply = dict[str, Any]
 
@@ -183,7 +184,7 @@ class GatewaySession(JupyterSession):
 
     def _receive(self, message: JupyterMessage) -> None:
         awaited = self._awaited.get(message.parent_id or "")
-        if awaited is not None and message.type in ("rlm_state", "kernel_info_reply") and not awaited.done():
+        if awaited is not None and message.type in _ANSWERS and not awaited.done():
             awaited.set_result(message.content)
             return
         super()._receive(message)

@@ -8,7 +8,6 @@ rest with the guest, see `rlm_kernel.repl.gateway.session`. Death is a gateway's
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import tempfile
 import time
@@ -16,15 +15,13 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-from ...context import Context
 from ...errors import KernelStartError
 from ..transport import Channel, JupyterMessage
 from .address import Gateway
 from .connection import MAX_MESSAGE_BYTES, Connection, NotConnectedError
-from .deliveries import PIECE_BYTES, Deliveries
+from .deliveries import Delivering
 from .frames import pack
 from .rest import GatewayRefusedError, GatewayUnreachableError, Rest, start_environment
 
@@ -48,7 +45,7 @@ _GONE = {
 }
 
 
-class GatewayTransport:
+class GatewayTransport(Delivering):
     """A kernel that ``gateway`` starts for us. ``patience`` is how long, in seconds, a gateway may stay away.
 
     ``on_return(seconds)`` is called when a connection that broke was made again; messages may be lost then.
@@ -75,9 +72,7 @@ class GatewayTransport:
         self._on_death: Callable[[str], None] = lambda cause: None
         self._dead = False
         self._closed = False
-        self._deliveries = Deliveries(
-            lambda type_, content, buffers: self.send("control", type_, content, buffers=buffers)
-        )
+        super().__init__()
         self.on_return: Callable[[float], None] = lambda seconds: None
         self.folder = ""
         self.last_request: Mapping[str, Any] = {}
@@ -181,9 +176,9 @@ class GatewayTransport:
         return None
 
     def _take(self, message: JupyterMessage) -> None:
-        if message.type == "rlm_put_reply":
-            self._deliveries.take(message.parent_id, message.content)
-        elif message.type == "status" and message.content.get("execution_state") in _GONE:
+        if self._take_acknowledgement(message):
+            return
+        if message.type == "status" and message.content.get("execution_state") in _GONE:
             self._lost(_GONE[message.content["execution_state"]])
         else:
             self._on_message(message)
@@ -192,7 +187,7 @@ class GatewayTransport:
         if self._dead or self._closed:
             return
         self._dead = True
-        self._deliveries.fail(cause)
+        self.fail_deliveries(cause)
         self._on_death(cause)
 
     async def still_there(self) -> None:
@@ -251,51 +246,6 @@ class GatewayTransport:
             # Of a message that broke off nobody knows whether it arrived.
             with suppress(ConnectionError):
                 await self._connection.send(pack(*message, v1=self._connection.v1))
-
-    # Files ------------------------------------------------------------------------------------------
-
-    async def share(self, context: Context) -> tuple[str, str, str]:
-        """Put a context into a file at the kernel's; see `Transport.share`.
-
-        Raises:
-            ContextError: it did not arrive there.
-        """
-        total = context.size_bytes
-        once = not context.lazy
-        if total is not None:
-            path = await self._deliveries.put(context.name, context.pieces(PIECE_BYTES), total, once=once)
-        else:
-            file, total = await self._spooled(context)
-            try:
-                with file.open("rb") as source:
-                    pieces = iter(lambda: source.read(PIECE_BYTES), b"")
-                    path = await self._deliveries.put(context.name, pieces, total, once=once)
-            finally:
-                file.unlink()
-        return context.name, "lazy" if context.lazy else context.format, path
-
-    async def _spooled(self, context: Context) -> tuple[Path, int]:
-        """Encode a context into a file of ours, to know how long it is."""
-        path = Path(self.folder, f"context-{os.urandom(8).hex()}")
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            for piece in context.pieces(PIECE_BYTES):
-                file.write(piece)
-                await asyncio.sleep(0)
-            return path, file.tell()
-
-    async def deliver(self, data: bytes) -> str:
-        """Put ``data`` into a file at the kernel's, which the guest deletes; return its path there.
-
-        Raises:
-            ContextError: it did not arrive.
-        """
-        view = memoryview(data)
-        pieces = (bytes(view[at : at + PIECE_BYTES]) for at in range(0, len(data), PIECE_BYTES))
-        return await self._deliveries.put("a reply", pieces, len(data), once=True)
-
-    async def unshare(self) -> None:
-        """Delete what `share` left; see `Transport.unshare`."""
-        self._deliveries.drop()
 
     # The end ----------------------------------------------------------------------------------------
 
