@@ -260,10 +260,14 @@ class Compacted(_Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notice(_Event):
-    """Something a person watching should know: a retry, a refused answer, an unknown price."""
+    """Something a person watching should know: a retry, a refused answer, an unknown price.
+
+    ``state`` is there where the run is paused, or goes on, from now on.
+    """
 
     type: Literal["notice"] = "notice"
     text: str
+    state: Literal["", "paused", "running"] = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

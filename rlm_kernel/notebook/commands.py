@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from .. import background
+from .. import background, page
 from ..config import FIELDS
 from ..errors import InputError
 from ..usage import Usage
@@ -201,6 +201,8 @@ def _login(magics: RLMMagics, rest: str) -> None:
 
 def _doctor(magics: RLMMagics, rest: str) -> None:
     _, flags = words("doctor", rest, 0, endpoint=False)
+    if page.here():
+        raise InputError("doctor looks at a machine; this is a web page", hint="see docs/browser.md")
     settings = magics.settings()
     args = argparse.Namespace(endpoint="endpoint" in flags)
     from ..doctor import facts  # noqa: PLC0415  on use

@@ -28,7 +28,13 @@ __all__ = ["install", "remove"]
 
 _HEAD = re.compile(r"^[ \t]*(?:[^\W\d][\w.]*[ \t]*=[ \t]*)?(?P<sign>%%?)rlm[ \t]+(?P<rest>.*)$")
 _VALUES = {name: option for option in OPTIONS if option.value for name in option.names}
-_FLAGS = {"cost": ("--by",), "trace": ("--node",), "export": ("--run", "--force"), "doctor": ("--endpoint",)}
+_FLAGS = {
+    "cost": ("--by",),
+    "trace": ("--node",),
+    "export": ("--run", "--force"),
+    "insert": ("--one",),
+    "doctor": ("--endpoint",),
+}
 _LABEL_CHARS = 48
 _MOST_FILES = 500
 _REPLS = ("local", "shell")

@@ -13,23 +13,20 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from html import escape
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..events import Event
 from ..trace.redact import Redactor
 from .bundle import INLINE_BYTES, Record, texts
 from .failures import brief_traceback
+from .line import UPDATE_SECONDS, Fallback, Line, sign
 from .outline import Outline
-from .static_html import summary
 
 if TYPE_CHECKING:
     from ..live import LiveRun
     from .panel import RunPanel
 
-__all__ = ["View", "choose", "headless"]
-
-_UPDATE_SECONDS = 0.25
+__all__ = ["View", "choose", "headless", "shows_widgets"]
 
 
 class View(Protocol):
@@ -51,9 +48,18 @@ class View(Protocol):
 
 
 def choose(
-    shell: Any, *, quiet: bool, plain: bool, secrets: Sequence[str], inline_bytes: int = INLINE_BYTES
+    shell: Any,
+    *,
+    quiet: bool,
+    plain: bool,
+    secrets: Sequence[str],
+    inline_bytes: int = INLINE_BYTES,
+    hears: bool = False,
 ) -> View:
-    """Return the view that suits the front end of ``shell``."""
+    """Return the view that suits the front end of ``shell``.
+
+    ``hears`` says that the kernel hears what the front end sends while the run goes on.
+    """
     if quiet:
         return _Nothing()
     if getattr(shell, "kernel", None) is None:
@@ -61,15 +67,21 @@ def choose(
     if headless(shell):
         return _Result(secrets)
     record = Record(secrets=secrets, inline_bytes=inline_bytes)
-    if plain or importlib.util.find_spec("anywidget") is None:
+    if plain or not shows_widgets(shell):
         return _Updates(record, secrets)
-    return _Panel(record, secrets)
+    return _Panel(record, secrets, hears=hears)
 
 
 def headless(shell: Any) -> bool:
     """Tell whether nobody watches: whoever executes notebooks without a person asks for no input."""
     kernel = getattr(shell, "kernel", None)
     return kernel is not None and not getattr(kernel, "_allow_stdin", True)
+
+
+def shows_widgets(shell: Any) -> bool:
+    """Tell whether the front end of ``shell`` can be sent widgets; only it knows whether it shows them."""
+    there = getattr(shell, "kernel", None) is not None and not headless(shell)
+    return there and importlib.util.find_spec("anywidget") is not None
 
 
 class _Nothing:
@@ -129,7 +141,7 @@ class _Replaced(_Nothing):
         from IPython.display import display  # noqa: PLC0415  on use
 
         self._handle = display(  # type: ignore[no-untyped-call]
-            _sign(f"Starting: {question[:200]}"), raw=True, display_id=True
+            sign(f"Starting: {question[:200]}"), raw=True, display_id=True
         )
 
     def end(self, error: BaseException | None = None) -> None:
@@ -139,7 +151,7 @@ class _Replaced(_Nothing):
             self._handle.update(self._record.bundle(), raw=True)
         else:
             lines = ["The run did not begin."] if error is None else brief_traceback(error)
-            self._handle.update(_sign("\n".join(lines)), raw=True)
+            self._handle.update(sign("\n".join(lines)), raw=True)
 
 
 class _Updates(_Replaced):
@@ -147,27 +159,29 @@ class _Updates(_Replaced):
 
     def __init__(self, record: Record, secrets: Sequence[str]) -> None:
         super().__init__(record)
-        self._outline = Outline(Redactor(secrets))
+        self._line = Line(secrets)
         self._shown = 0.0
         self.readers = (record.take, self._take)
 
     def _take(self, event: Event) -> None:
-        self._outline.take(event)
+        self._line.take(event)
         now = time.monotonic()
-        if self._outline.finished is None and now - self._shown >= _UPDATE_SECONDS:
+        if not self._line.over and now - self._shown >= UPDATE_SECONDS:
             self._shown = now
-            self._handle.update(
-                _sign(f"Running: {self._outline.question[:200]} ({summary(self._outline)})"), raw=True
-            )
+            self._handle.update(sign(self._line.text), raw=True)
 
 
 class _Panel(_Replaced):
-    """The panel."""
+    """The panel, and a line of figures where the page does not say that it shows it."""
 
-    def __init__(self, record: Record, secrets: Sequence[str]) -> None:
+    def __init__(self, record: Record, secrets: Sequence[str], *, hears: bool) -> None:
         super().__init__(record)
         self._secrets = secrets
+        self._hears = hears
         self._panel: RunPanel | None = None
+        self._beside: Any = None
+        self._fallback = Fallback(secrets, heard=self._heard, show=self._show, back=self._back)
+        self.readers = (record.take, self._fallback.take)
 
     def follow(self, run: LiveRun) -> None:
         from .panel import RunPanel  # noqa: PLC0415  on use
@@ -175,13 +189,33 @@ class _Panel(_Replaced):
         self._panel = RunPanel(run, secrets=self._secrets)
         self._handle.update(self._panel)
 
+    def _heard(self) -> bool:
+        panel = self._panel
+        # What a deaf kernel was told by the page of an earlier run holds for this one.
+        return panel is None or panel.heard or (not self._hears and panel.heard_before())
+
+    def _show(self, text: str) -> None:
+        if self._hears:
+            self._handle.update(sign(text), raw=True)
+        elif self._beside is None:
+            from IPython.display import display  # noqa: PLC0415  on use
+
+            self._beside = display(  # type: ignore[no-untyped-call]
+                sign(text, beside=True), raw=True, display_id=True
+            )
+        else:
+            self._beside.update(sign(text, beside=True), raw=True)
+
+    def _back(self) -> None:
+        self._handle.update(self._panel)
+
     def end(self, error: BaseException | None = None) -> None:
+        self._fallback.end()
+        if self._beside is not None:
+            # An output can be emptied, not taken away.
+            self._beside.update({"text/plain": ""}, raw=True)
         super().end(error)
         if self._panel is not None:
             # It holds the texts of the whole run.
-            self._panel.close()
+            self._panel.retire()
             self._panel = None
-
-
-def _sign(text: str) -> dict[str, str]:
-    return {"text/plain": text, "text/html": f"<p>{escape(text).replace(chr(10), '<br>')}</p>"}

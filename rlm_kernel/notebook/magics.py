@@ -17,7 +17,7 @@ from typing import Any
 import traitlets
 from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
 
-from .. import background
+from .. import background, page
 from ..answer import Answer
 from ..config import FIELDS, Setting
 from ..errors import ConfigError, InputError, RLMError
@@ -70,6 +70,7 @@ class RLMMagics(Magics):
     gateway_url = _SettingTrait("gateway_url").tag(config=True)
     kernel_name = _SettingTrait("kernel_name").tag(config=True)
     gateway_insecure = _SettingTrait("gateway_insecure").tag(config=True)
+    state_dir = _SettingTrait("state_dir").tag(config=True)
     max_depth = _SettingTrait("max_depth").tag(config=True)
     max_iterations = _SettingTrait("max_iterations").tag(config=True)
     cell_timeout = _SettingTrait("cell_timeout").tag(config=True)
@@ -203,7 +204,8 @@ class RLMMagics(Magics):
             )
         given = (*(asked.get("context") or ()), *self._mentioned(asked.question))
         contexts = subjects.contexts(given or (() if again else self.default), self.shell.user_ns)
-        if not contexts and not again and settings["repl"].value != "shell":
+        live = settings["repl"].value == "shell" or settings["repl"].value.startswith("attach:")
+        if not contexts and not again and not live:
             raise InputError(
                 "nothing is named that the question is about",
                 hint="name a variable, -c NAME or @NAME, or choose one: %rlm use NAME",
@@ -214,6 +216,7 @@ class RLMMagics(Magics):
             plain=bool(asked.get("plain") or self.plain),
             secrets=self.secrets(),
             inline_bytes=self.inline_trace_kb * 1024,
+            hears=bool(asked.get("background")) or hasattr(self.shell, "ask_rlm"),
         )
         asking = None
         try:
@@ -309,6 +312,9 @@ def load(shell: Any) -> RLMMagics:
         return found
     magics = RLMMagics(shell)
     shell.register_magics(magics)
+    if page.here() and not hasattr(shell, "ask_rlm"):
+        # Every cell is a coroutine there, and nothing else can wait.
+        shell.ask_rlm = magics.aask
     # The `rlm` kernel's shell can await.
     transform = transformer(awaited if hasattr(shell, "ask_rlm") else called)
     shell.input_transformers_cleanup.append(transform)

@@ -8,18 +8,21 @@ a run, but for the person's Stop and what the person says to the model.
 
 from __future__ import annotations
 
+import json
 import os
 import secrets as random
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import anywidget
 import traitlets
 
+from .. import page
 from ..errors import InputError
 from ..events import CallFinished, Event, RunFinished, RunStarted
+from ..repl.lite.line import BroadcastLine
 from ..trace.redact import Redactor
 from ..usage import Usage
 from .brief import Whole
@@ -81,6 +84,8 @@ class RunPanel(anywidget.AnyWidget):
     _name = traitlets.Unicode("").tag(sync=True)
     _can_stop = traitlets.Bool(default_value=False).tag(sync=True)
     _can_say = traitlets.Bool(default_value=False).tag(sync=True)
+    _page: ClassVar[bool] = False
+    _line = traitlets.Unicode("").tag(sync=True)
     # Its value is made when it is sent: nobody holds a second copy of a run.
     _snapshot = traitlets.Dict().tag(sync=True)
 
@@ -100,7 +105,10 @@ class RunPanel(anywidget.AnyWidget):
         self._totals = _Totals()
         self._resend = _FIRST_SNAPSHOT_SECONDS
         self._heard = False
+        self._retired = False
         self._open = False
+        # In JupyterLite what comes by the comm waits until no cell runs.
+        self._past = BroadcastLine() if live is not None and page.here() else None
         # Before there is a line to the front end, so that what has happened goes out with the first state.
         self._unsubscribe = live.subscribe(self.take) if live is not None else None
         if run is not None and live is None:
@@ -111,9 +119,12 @@ class RunPanel(anywidget.AnyWidget):
             _name=random.token_hex(8),
             _can_stop=live is not None,
             _can_say=callable(getattr(live, "say", None)),
+            _line="" if self._past is None else self._past.name,
             **traits,
         )
         self.on_msg(self._received)
+        if self._past is not None:
+            self._past.listen(self._heard_past)
         self._open = True
         if live is not None:
             # What has come in another thread since the state went out was sent to nobody.
@@ -127,11 +138,38 @@ class RunPanel(anywidget.AnyWidget):
         self._outline.take(event)
         self._feed.take(event)
 
+    @property
+    def heard(self) -> bool:
+        """Whether the panel has had word from the page: then it is shown there."""
+        return self._heard
+
+    @classmethod
+    def heard_before(cls) -> bool:
+        """Tell whether any panel of this process has had word from its page."""
+        return cls._page
+
     def close(self) -> None:
         """Let go of the run, which goes on, and take the panel off the page."""
         if self._unsubscribe is not None:
             self._unsubscribe()
+        if self._past is not None:
+            self._past.close()
         super().close()
+
+    def retire(self) -> None:
+        """Close, in a kernel that was deaf as soon as it knows whether the page shows panels.
+
+        What the page has said meanwhile still waits to be read. Nothing of the run is kept for that.
+        """
+        if self._heard or self._page:
+            self.close()
+            return
+        if self._unsubscribe is not None:
+            self._unsubscribe()
+            self._unsubscribe = None
+        self._retired = True
+        self._run = None
+        self._feed, self._whole, self._outline = Feed(self._send_batch, str), Whole(str), Outline(str)
 
     def get_state(self, key: Any = None, drop_defaults: bool = False) -> Any:  # noqa: FBT001, FBT002  theirs
         """Return the state for the front end, with all that was sent so far."""
@@ -179,10 +217,17 @@ class RunPanel(anywidget.AnyWidget):
 
     # From the front end -----------------------------------------------------------------------------
 
+    def _heard_past(self, text: Any) -> None:
+        with suppress(ValueError, TypeError, RecursionError):
+            self._received(None, json.loads(text), None)
+
     def _received(self, _: Any, content: Any, __: Any) -> None:
         if not isinstance(content, dict):
             return
-        self._heard = True
+        self._heard = RunPanel._page = True
+        if self._retired:
+            self.close()
+            return
         operation = content.get("op")
         if operation == "ping":
             self.send({"op": "pong"})

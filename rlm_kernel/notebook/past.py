@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InputError, RLMError
 from ..events import CallStarted, CellFinished, CellStarted, RunStarted
 from ..usage import Usage
+from .display import shows_widgets
 from .tables import Table
 from .words import misused, show, words
 
@@ -180,8 +181,8 @@ def export(magics: RLMMagics, rest: str) -> None:
 
 
 def insert(magics: RLMMagics, rest: str) -> None:
-    """Put a run's cells below, as one cell."""
-    found, _ = words("insert", rest, 1)
+    """Put a run's cells below: each as a cell where the page can do that, else, or by ``--one``, as one."""
+    found, flags = words("insert", rest, 1, one=False)
     entry = magics.desk.find(found[0] if found else "")
     root, cells, fine = "", {}, set()
     for event in events_of(magics, entry):
@@ -198,4 +199,9 @@ def insert(magics: RLMMagics, rest: str) -> None:
     ]
     if not blocks:
         raise InputError(f"run {entry.number} ran no cell to its end", hint="%rlm trace shows what it did")
-    magics.shell.set_next_input("\n\n".join(blocks), replace=False)
+    if "one" in flags or len(blocks) == 1 or magics.plain or not shows_widgets(magics.shell):
+        magics.shell.set_next_input("\n\n".join(blocks), replace=False)
+        return
+    from .inserting import insert as as_cells  # noqa: PLC0415  on use
+
+    as_cells(blocks, f"{len(blocks)} cells of run {entry.number}")

@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
-import secrets
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from pathlib import Path
-
 import nbformat
 import pytest
 from browsing import aside
 
-import rlm_kernel
-from rlm_kernel.kernels.rlm.install import install
+from rlm_kernel.bench.lab import Lab, serve
 
 pytestmark = pytest.mark.browser
 
-ROOT = Path(rlm_kernel.__file__).parents[1]
 SETUP = """
 import asyncio, pathlib
 from rlm_kernel import RLM
@@ -60,41 +48,11 @@ except KeyboardInterrupt:
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory):
+def lab():
     """Serve a folder in JupyterLab; return the folder and the server's address."""
     pytest.importorskip("jupyterlab", reason="jupyterlab is not installed")
-    folder = tmp_path_factory.mktemp("lab")
-    own = tmp_path_factory.mktemp("jupyter")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    token = secrets.token_hex(16)
-    install(prefix=str(own / "prefix"))
-    environment = {
-        **os.environ,
-        "JUPYTER_PATH": str(own / "prefix" / "share" / "jupyter"),
-        "PYTHONPATH": str(ROOT),
-        **{f"JUPYTER_{name}_DIR": str(own / name) for name in ("CONFIG", "RUNTIME", "DATA")},
-        **{f"JUPYTERLAB_{name}_DIR": str(own / name) for name in ("WORKSPACES", "SETTINGS")},
-        "IPYTHONDIR": str(own / "ipython"),
-    }
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1"]
-    command += [f"--port={port}", f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={folder}"]
-    with (own / "log.txt").open("wb") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=folder)
-    try:
-        address = f"http://127.0.0.1:{port}"
-        for _ in range(300):
-            try:
-                urllib.request.urlopen(f"{address}/api?token={token}", timeout=5).close()
-                break
-            except OSError:
-                assert process.poll() is None, (own / "log.txt").read_text()
-                time.sleep(0.1)
-        yield folder, address, token
-    finally:
-        process.terminate()
-        process.wait(30)
+    with serve() as server:
+        yield server.folder, server.address, server.token
 
 
 @pytest.fixture
@@ -127,14 +85,7 @@ def run_all(page):
 
 
 def shut_down_kernels(lab):
-    _, address, token = lab
-    with urllib.request.urlopen(f"{address}/api/sessions?token={token}") as answer:
-        sessions = json.load(answer)
-    for session in sessions:
-        request = urllib.request.Request(
-            f"{address}/api/sessions/{session['id']}?token={token}", method="DELETE"
-        )
-        urllib.request.urlopen(request).close()
+    Lab(*lab).end_kernels()
 
 
 def wait_for_panel(page):

@@ -78,6 +78,14 @@ def write(folder, name, endpoint, kernel, *cells):
     nbformat.write(notebook, folder / name)
 
 
+def outputs(saved):
+    """How many outputs each cell has; one that a kernel has emptied shows nothing."""
+    shown = [
+        [each for each in cell.outputs if each.get("data") != {"text/plain": ""}] for cell in saved.cells
+    ]
+    return [len(each) for each in shown]
+
+
 def run(page):  # noqa: F811
     # What is run before the page has its kernel is lost.
     page.get_by_text("| Idle").wait_for()
@@ -115,7 +123,7 @@ def test_a_question_is_watched_and_answered(lab, page, shot, endpoint, kernel): 
     page.wait_for_function("!document.querySelector('.jp-mod-dirty')")
     saved = nbformat.read(folder / name, as_version=4)
     nbformat.validate(saved)
-    assert [len(cell.outputs) for cell in saved.cells] == [0, 0, 1, 1]
+    assert outputs(saved) == [0, 0, 1, 1]
     shut_down_kernels(lab)
 
 
@@ -138,6 +146,68 @@ def test_stop_stops(lab, page, endpoint, kernel):  # noqa: F811
     page.locator(".jp-OutputArea-output", has_text=error).wait_for()
     page.locator(".jp-OutputArea-output", has_text="Cancelled: What changed?").wait_for()
     assert page.locator(".jp-OutputArea-output", has_text="after").count() == 0
+    shut_down_kernels(lab)
+
+
+def test_in_jupyter_notebook(lab, page, shot, endpoint):  # noqa: F811
+    """Asked, watched, stopped by the toolbar, asked again, saved, and opened again without its kernel."""
+    pytest.importorskip("notebook", reason="notebook is not installed")
+    folder = lab[0]
+    ask = "%rlm What changed? -c old -c new"
+    write(folder, "classic.ipynb", endpoint, "rlm", ask, ask, "%rlm insert")
+    open_notebook(page, lab, "classic.ipynb", app="notebooks")
+    page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for()
+    page.locator(".jp-CodeCell .cm-content").first.click()
+    batch = page.locator(".rlm-spacer .rlm-row[data-kind=batch]").filter(has_text="0 of 6 done")
+    for _ in range(2):
+        page.keyboard.press("Shift+Enter")
+    batch.wait_for()
+    page.keyboard.press("Escape")
+    page.locator(
+        "[data-command='notebook:interrupt-kernel'], [data-command='notebook:interrupt']"
+    ).first.click()
+    page.locator(".jp-OutputArea-output", has_text="Cancelled: What changed?").wait_for()
+    page.locator(".jp-CodeCell .cm-content").nth(2).click()
+    page.keyboard.press("Shift+Enter")
+    batch.wait_for()
+    shot(page, "classic-running")
+    endpoint.gate.set()
+    page.get_by_text("6 lines changed: line").first.wait_for()
+    page.locator(".jp-CodeCell .cm-content").nth(3).click()
+    page.keyboard.press("Control+Enter")
+    page.locator(".jp-OutputArea-output", has_text="2 cells of run 2, below").wait_for()
+    page.keyboard.press("Control+s")
+    saved = folder / "classic.ipynb"
+    page.wait_for_function("!document.querySelector('.jp-mod-dirty')")
+    for _ in range(100):
+        if len(nbformat.read(saved, as_version=4).cells) == 6:
+            break
+        page.wait_for_timeout(100)
+    book = nbformat.read(saved, as_version=4)
+    nbformat.validate(book)
+    assert [cell.metadata.get("tags") for cell in book.cells[4:]] == [["rlm-cell"], ["rlm-cell"]]
+    compile(book.cells[4].source, "cell", "exec")
+    assert "widgets" not in book.metadata
+    shut_down_kernels(lab)
+    open_notebook(page, lab, "classic.ipynb", app="notebooks")
+    page.locator(".jp-OutputArea-output details").first.wait_for()
+    page.get_by_text("6 lines changed: line").first.wait_for()
+    shot(page, "classic-static")
+    shut_down_kernels(lab)
+
+
+def test_a_line_beside_the_panel_is_not_seen(lab, page, endpoint):  # noqa: F811
+    write(lab[0], "line.ipynb", endpoint, "python3", "%load_ext rlm_kernel\n%rlm What changed? -c old -c new")
+    open_notebook(page, lab, "line.ipynb")
+    run(page)
+    page.locator(".rlm-spacer .rlm-row[data-kind=batch]").wait_for()
+    line = page.locator(".rlm-beside-panel", has_text="Running: What changed?")
+    line.wait_for(state="attached")
+    assert not line.is_visible()
+    assert page.locator(".rlm-panel").is_visible()
+    endpoint.gate.set()
+    page.get_by_text("6 lines changed: line").first.wait_for()
+    line.wait_for(state="detached")
     shut_down_kernels(lab)
 
 
@@ -184,5 +254,12 @@ def test_forms(lab, page, shot, endpoint):  # noqa: F811
     shot(page, "magic-form-answered")
     page.locator(".jp-CodeCell .cm-content").nth(3).click()
     page.keyboard.press("Control+Enter")
-    page.locator(".jp-CodeCell .cm-content", has_text="# %% turn 1, block 1").wait_for()
+    for turn in (1, 2):
+        page.locator(".jp-CodeCell .cm-content", has_text=f"# %% turn {turn}, block 1").wait_for()
+    page.locator(".jp-OutputArea-output", has_text="2 cells of run 1, below").wait_for()
+    cells = page.locator(".jp-CodeCell .cm-content").all_inner_texts()
+    assert [text.split("\n")[0] for text in cells[3:]] == [
+        *("%rlm insert", "# %% turn 1, block 1", "# %% turn 2, block 1")
+    ]
+    shot(page, "magic-inserted")
     shut_down_kernels(lab)

@@ -431,3 +431,129 @@ def test_saying_something(page):
     page.press(".rlm-say", "Enter")
     assert page.evaluate("window.said") == "leave out <b>Acme</b>"
     assert page.input_value(".rlm-say") == ""
+
+
+def settled(page):
+    page.wait_for_function("view.frame === undefined && view.later === undefined")
+
+
+def test_rows_are_filtered(page, shot):
+    events = plain(long_run.run())
+    show(page, events)
+    before = names(page)
+    page.focus(".rlm-tree")
+    page.keyboard.press("/")
+    assert page.evaluate("document.activeElement.className") == "rlm-filter"
+    page.keyboard.type("contract 17")
+    settled(page)
+    # Calls of a batch that is closed are found, with all that they are under.
+    assert names(page) == ["Turn 2", "[2]", "llm_query_batched \u00d7 48", "#17"]
+    assert page.inner_text(".rlm-matches").startswith("1 of ")
+    shot(page, "tree-filtered")
+    page.keyboard.press("Enter")
+    settled(page)
+    assert page.locator(f"{ROWS}[aria-selected=true] .rlm-label").inner_text() == "#17"
+    page.keyboard.press("ArrowLeft")
+    settled(page)
+    assert page.get_attribute(f"{ROWS}[aria-selected=true]", "data-kind") == "batch"
+    page.keyboard.press("Escape")
+    page.keyboard.press("Escape")
+    settled(page)
+    assert names(page) == before
+    assert page.input_value(".rlm-filter") == ""
+    for text, rows in (
+        ("NAMEERROR", ["Turn 3", "[3]"]),  # in what came out
+        ("compare the two", ["Turn 4", "[4]", "rlm_query"]),  # a child's question, and the code that asks it
+        ("no such thing", []),
+    ):
+        page.fill(".rlm-filter", text)
+        settled(page)
+        assert names(page) == rows
+    page.press(".rlm-filter", "Escape")
+    settled(page)
+    assert names(page) == before
+    assert page.evaluate("document.activeElement.className") == "rlm-tree"
+
+
+def test_a_filter_follows_the_run(page):
+    events = plain(long_run.run())
+    show(page, events[:-200])
+    page.fill(".rlm-filter", "contract 40")
+    page.evaluate("events => view.push(events)", events[-200:])
+    page.wait_for_function("view.rows.length === 4")
+    page.keyboard.press("Escape")
+    page.wait_for_function("view.rows.length !== 4")
+
+
+def test_all_code_as_one_script(page, shot):
+    events = long_run.run()
+    show(page, short(events), whole=plain(events))
+    page.focus("[role=tab][aria-selected=true]")
+    page.keyboard.press("ArrowLeft")
+    assert page.inner_text("[role=tab][aria-selected=true]") == "Code"
+    page.wait_for_function("view.codes.size === 5 && view.frame === undefined")
+    script = page.evaluate("view.script")
+    compile(script, "script", "exec")
+    assert page.inner_text(".rlm-code pre").strip() == script.strip()
+    assert page.inner_text(".rlm-code .rlm-section-note") == "5 blocks"
+    heads = [line for line in script.splitlines() if line.startswith("# %%")]
+    assert heads == [
+        "# %% turn 1, block 1",
+        "# %% turn 2, block 1",
+        "# %% turn 3, block 1, failed",
+        "# %% turn 4, block 1",
+        '# %% turn 1, block 1, of the child run "Compare the two versions"',
+    ]
+    assert long_run.CODE in script
+    assert "# found = llm_query_batched([...])" in script
+    page.evaluate("""() => Object.defineProperty(navigator, "clipboard", {
+      value: {writeText: (text) => { window.copied = text; return Promise.resolve(); }}})""")
+    page.click(".rlm-code .rlm-copy")
+    assert page.evaluate("window.copied") == script
+    shot(page, "code")
+    page.get_by_role("tab", name="Tree").click()
+    page.click(f"{ROWS}[data-kind=batch] .rlm-twisty")
+    page.locator(f"{ROWS}[data-kind=call]").nth(3).click()
+    page.locator(".rlm-detail").get_by_text("Yes: raised to 24 months (contract 3).").wait_for()
+    page.click(".rlm-detail-head .rlm-copy")
+    copied = page.evaluate("window.copied")
+    assert copied.startswith("[prompt]\nDoes this contract")
+    assert copied.endswith("[reply]\nYes: raised to 24 months (contract 3).")
+
+
+def test_code_that_nobody_has_is_said_to_be_cut(page):
+    events = short(long_run.run())
+    show(page, events, whole=[])
+    page.get_by_role("tab", name="Code").click()
+    page.locator(".rlm-section-note", has_text="of 5 only the beginning is kept here").wait_for()
+    assert long_run.CODE not in page.evaluate("view.script")
+    assert long_run.CODE[:200] in page.evaluate("view.script")
+
+
+def test_stopping_and_paused_are_said(page, shot):
+    events = plain(long_run.run(until=9.2))
+    show(page, events)
+    page.evaluate("view.setStop({label: 'Stopping', disabled: true, stopping: true})")
+    settled(page)
+    started = {each["call"] for each in events if each["type"] == "call_started"}
+    flying = len(started - {each["call"] for each in events if each["type"] == "call_finished"})
+    assert flying > 1
+    assert page.inner_text(".rlm-state") == f"stopping: {flying} calls in flight"
+    shot(page, "tree-stopping")
+    page.evaluate("view.setStop({})")
+    notice = {"type": "notice", "run": "r1", "time": events[-1]["time"]}
+    for state in ("paused", "running"):
+        page.evaluate("event => view.push([event])", {**notice, "text": "of the run", "state": state})
+        settled(page)
+        assert page.inner_text(".rlm-state") == state
+    # A call that holds a child run waits for that run's own.
+    assert (
+        page.evaluate(
+            """events => {
+      const fold = new tree.Fold();
+      for (const event of events) { fold.take(event); if (event.run === "r2") return [...fold.flying]; }
+    }""",
+            plain(long_run.run()),
+        )
+        == []
+    )

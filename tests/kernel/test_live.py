@@ -100,6 +100,7 @@ async def test_pause_and_resume():
     assert calls == 1
     assert "while you wait" in said(answer)[1]
     assert events[0].type == "run_started"
+    assert [each.state for each in events if each.type == "notice" and each.state] == ["paused", "running"]
 
 
 async def test_time_stands_still_while_a_person_is_waited_for():

@@ -9,6 +9,8 @@ from notebooks import KEY, Endpoint, Notebook
 from rlm_kernel.kernels.rlm.install import install
 
 TRACE = "application/vnd.rlm.trace+json"
+WIDGET = "application/vnd.jupyter.widget-view+json"
+BESIDE = "rlm-beside-panel"
 ASK = "%rlm QUESTION: What changed? :END -c old -c new"
 
 
@@ -49,7 +51,7 @@ def test_an_answer_shows_once_and_is_the_value(notebook, endpoint):
     cell = notebook.run(ASK)
     assert cell.value is None
     assert cell.text == ""
-    assert len(cell.outputs("display_data")) == 1
+    assert len([each for each in cell.outputs("display_data") if BESIDE not in str(each)]) == 1
     assert set(cell.last) == {TRACE, "text/html", "text/plain"}
     assert cell.last["text/plain"].startswith("old is abc, new is abcd\n")
     assert notebook.value("_rlm is _ and _rlm.text") == "'old is abc, new is abcd'"
@@ -63,7 +65,7 @@ def test_a_question_stays_as_it_is(notebook, endpoint):
     question = 'Isn\'t `{old}` $new, "@old" %s {{x}} !ls -q?'
     cell = notebook.run(f"answer = %rlm QUESTION: {question} :END and what of @new?\nanswer.status")
     assert cell.value == "'answered'"
-    assert len(cell.outputs("display_data")) == 1
+    assert len([each for each in cell.outputs("display_data") if BESIDE not in str(each)]) == 1
     assert endpoint.questions()[0] == question
     notebook.run(f"if True:\n    %rlm -q -c old -- QUESTION: {question} :END --budget")
     assert endpoint.questions()[-1] == question
@@ -182,10 +184,64 @@ def test_commands_show_what_they_have_to_say(notebook):
     assert "old is abc" in notebook.run("%rlm trace").last["text/html"]
     assert KEY not in notebook.run("%rlm doctor --endpoint").last["text/plain"]
     assert "kept = [name" in notebook.run("%rlm trace --node c2").last["text/plain"]
-    payload = notebook.run("%rlm insert").reply["payload"]
+    payload = notebook.run("%rlm insert --one").reply["payload"]
     assert [each["source"] for each in payload] == ["set_next_input"]
     assert payload[0]["replace"] is False
     assert payload[0]["text"].startswith("# %% turn 1, block 1\nkept = [")
+
+
+def send(notebook, comm, content):
+    data = {"comm_id": comm, "data": {"method": "custom", "content": content}}
+    notebook.client.shell_channel.send(notebook.client.session.msg("comm_msg", data))
+
+
+def test_cells_are_inserted_by_the_page(notebook):
+    notebook.run(ASK)
+    cell = notebook.run("%rlm insert")
+    assert cell.reply["payload"] == []
+    opened = next(each for each in cell.outputs("comm_open") if "_sources" in each["data"]["state"])
+    comm = opened["comm_id"]
+    sources = opened["data"]["state"]["_sources"]
+    assert [each.splitlines()[0] for each in sources] == ["# %% turn 1, block 1", "# %% turn 2, block 1"]
+    shown = cell.last
+    assert shown[WIDGET]["model_id"] == comm
+    # Where there are no widgets, the code is read.
+    assert all(each in shown["text/plain"] for each in sources)
+    send(notebook, comm, {"op": "inserted"})
+    closed = cell.until(lambda m: m["msg_type"] == "comm_close")
+    assert closed["content"]["comm_id"] == comm
+    assert set(cell.last) == {"text/plain", "text/html"}
+    assert cell.last["text/plain"].endswith(", below")
+
+
+def test_a_page_that_shows_no_panel_gets_a_line(notebook, endpoint):
+    notebook.run("from rlm_kernel.notebook import RunPanel\nRunPanel._page = False")
+    cell = notebook.send("%rlm slow model -c old")
+    hears = notebook.name == "rlm"
+
+    def line(message):
+        data = message["content"].get("data", {})
+        return "Running: slow model" in data.get("text/html", "") and WIDGET not in data
+
+    first = cell.until(line)
+    panel = next(each for each in cell.outputs("update_display_data") if WIDGET in each["data"])
+    assert "Run in progress" in panel["data"]["text/html"]
+    same = first["content"]["transient"]["display_id"] == panel["transient"]["display_id"]
+    assert same is hears
+    assert (BESIDE in first["content"]["data"]["text/html"]) is not hears
+    comm = panel["data"][WIDGET]["model_id"]
+    send(notebook, comm, {"op": "ping"})
+    if hears:
+        # The page has been slow, and shows the panel after all.
+        seen = len(cell.heard)
+        cell.until(lambda m: WIDGET in m["content"].get("data", {}) and m not in cell.heard[:seen])
+    endpoint.gate.set()
+    cell.fine()
+    last = {each["transient"]["display_id"]: each["data"] for each in cell.outputs("update_display_data")}
+    assert TRACE in last.pop(panel["transient"]["display_id"])
+    assert list(last.values()) == ([] if hears else [{"text/plain": ""}])
+    # From now on the kernel knows that panels are shown.
+    assert notebook.value("RunPanel.heard_before()") == "True"
 
 
 @pytest.mark.parametrize("suffix", ["ipynb", "html", "md", "jsonl"])

@@ -32,6 +32,7 @@ class RLMKernel(IPythonKernel):
     """The kernel; to tools it is IPython's, since they go by its language."""
 
     shell_class = traitlets.Type(RLMShell)
+    debugger_class = traitlets.Type("rlm_kernel.kernels.rlm.debugger.Debugger")
     implementation = "rlm-kernel"
     implementation_version = __version__
 

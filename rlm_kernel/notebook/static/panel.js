@@ -36,8 +36,19 @@ class Feed {
     clearInterval(this.timer);
     clearTimeout(this.patience);
     clearTimeout(this.returning);
+    this.line?.close();
     this.model.off("msg:custom", this.onMessage);
     this.model.off("change:_snapshot", this.onSnapshot);
+  }
+
+  /** Send to the kernel: by the comm or, in JupyterLite, where a busy kernel is given no comm message, past it. */
+  send(message) {
+    const name = this.model.get("_line");
+    if (!name) this.model.send(message);
+    else {
+      this.line ??= new BroadcastChannel(name);
+      this.line.postMessage(JSON.stringify(message));
+    }
   }
 
   message(message) {
@@ -54,7 +65,7 @@ class Feed {
   batch({ number, events }) {
     if (number <= this.number) return;
     if (number !== this.number + 1) {
-      if (!this.resyncing) this.model.send({ op: "resync" });
+      if (!this.resyncing) this.send({ op: "resync" });
       this.resyncing = true;
       return;
     }
@@ -89,7 +100,7 @@ class Feed {
 
   ping() {
     this.pinged = performance.now();
-    this.model.send({ op: "ping" });
+    this.send({ op: "ping" });
     clearTimeout(this.patience);
     this.patience = setTimeout(() => this.unheard(), PATIENCE_MS);
   }
@@ -114,7 +125,7 @@ class Feed {
 
   stop() {
     if (this.reached) {
-      this.model.send({ op: "stop" });
+      this.send({ op: "stop" });
       this.stopping = true;
       clearTimeout(this.patience);
       this.patience = setTimeout(() => {
@@ -148,7 +159,7 @@ class Feed {
   showStop() {
     let state;
     if (!this.model.get("_can_stop")) state = { hidden: true };
-    else if (this.stopping) state = { label: "Stopping", disabled: true };
+    else if (this.stopping) state = { label: "Stopping", disabled: true, stopping: true };
     else if (this.reached === null) state = { disabled: true };
     else if (this.reached) state = { title: "stop this run; what it has found so far is kept" };
     else if (this.kernel()) {
@@ -165,7 +176,7 @@ class Feed {
     const ask = this.asked;
     return new Promise((resolve) => {
       this.waiting.set(ask, resolve);
-      this.model.send({ op: "detail", ask, id });
+      this.send({ op: "detail", ask, id });
     });
   }
 }
@@ -190,7 +201,7 @@ export default {
   render({ model, el }) {
     const feed = feedOf(model);
     const host = { fetch: (id) => feed.fetch(id), onStop: () => feed.stop() };
-    if (model.get("_can_say")) host.onSay = (text) => model.send({ op: "say", text });
+    if (model.get("_can_say")) host.onSay = (text) => feed.send({ op: "say", text });
     const view = mount(el, host);
     feed.views.add(view);
     view.reset(feed.events);

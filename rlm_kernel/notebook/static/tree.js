@@ -10,9 +10,12 @@ const MAX_ROWS_SHOWN = 14;
 const TAIL_CHARS = 200;
 const SHOWN_CHARS = 20000;
 const SLICE_MS = 12;
-const WORDS = {
+const MATCH_MS = 250;
+const FETCHES = 8;
+export const WORDS = {
   starting: "starting",
   running: "running",
+  paused: "paused",
   stopping: "stopping",
   answered: "answered",
   exhausted: "out of turns",
@@ -141,12 +144,17 @@ export class Fold {
     this.runs = new Map();
     this.turns = new Map(); // a root model's call -> its turn
     this.turnOf = new Map(); // a run -> the turn under way
+    this.cells = [];
+    this.flying = new Set(); // the calls that a model or a function of the user has yet to answer
+    this.paused = false;
     this.info = null;
     this.end = null;
     this.kernel = "";
     this.now = 0;
     this.depth = 0;
-    this.structure = 0;
+    this.structure = 0; // counts what changes which rows there are
+    this.texts = 0; // counts what changes what they say
+    this.settled = 0; // counts the cells that have ended
   }
 
   node(id, kind, parent, began) {
@@ -154,7 +162,7 @@ export class Fold {
     return {
       id, kind, parent, level, began, ended: 0, state: "running", label: "", text: "", reply: "", tail: "",
       children: [], sum: tally(), open: kind !== "batch" && kind !== "call", index: 0, failed: 0, done: 0,
-      error: "", model: "", value: "",
+      error: "", model: "", value: "", words: "", below: 0,
     };
   }
 
@@ -177,12 +185,14 @@ export class Fold {
     const parent = this.nodes.get(event.parent_call) ?? this.root;
     this.runs.set(event.run, parent);
     this.depth = Math.max(this.depth, event.depth ?? 0);
+    this.flying.delete(event.parent_call);
     if (!event.parent_run) {
       this.info = event;
       this.root.began = event.time;
     } else if (parent !== this.root) {
       parent.child = true;
       parent.text = oneLine(event.query);
+      this.changed(parent);
       this.structure += 1;
     }
   }
@@ -198,6 +208,7 @@ export class Fold {
   }
 
   notice(event) {
+    if (event.state) this.paused = event.state === "paused";
     this.note(event, event.text);
   }
 
@@ -215,9 +226,16 @@ export class Fold {
     return node;
   }
 
+  /** Forget what a row was searched by, since it says something else now. */
+  changed(node) {
+    node.words = "";
+    this.texts += 1;
+  }
+
   call_started(event) {
     const run = this.runs.get(event.run) ?? this.root;
     this.depth = Math.max(this.depth, event.depth ?? 0);
+    this.flying.add(event.call);
     if (event.kind === "root") {
       const id = turnId(event);
       const before = this.turnOf.get(event.run);
@@ -255,7 +273,9 @@ export class Fold {
   call_finished(event) {
     const turn = this.turns.get(event.call);
     const node = turn ?? this.nodes.get(event.call);
+    this.flying.delete(event.call);
     if (!node) return;
+    this.changed(node);
     this.count(node, event.usage, node.child ? 0 : 1);
     node.reply = oneLine(event.text ?? "");
     node.error = event.error ?? "";
@@ -301,6 +321,8 @@ export class Fold {
     const cell = this.add(event.cell, "cell", parent, event);
     cell.label = `[${event.turn}${event.block > 1 ? `.${event.block}` : ""}]`;
     cell.text = oneLine(event.code);
+    Object.assign(cell, { code: event.code, turn: event.turn, block: event.block, run: this.runs.get(event.run) });
+    this.cells.push(cell);
   }
 
   cell_output(event) {
@@ -315,6 +337,8 @@ export class Fold {
     cell.state = states[event.status] ?? "failed";
     cell.ended = event.time;
     cell.tail = "";
+    this.settled += 1;
+    this.changed(cell);
     const outputs = event.outputs ?? [];
     const bad = outputs.find((each) => each.kind === "error");
     const shown = bad ?? outputs.find((each) => each.text?.trim());
@@ -355,6 +379,52 @@ export class Fold {
     walk(this.root);
     return rows;
   }
+
+  /**
+   * Return the nodes whose texts hold all of `words`, in small letters, with those that they are under.
+   * @param {string[]} words
+   * @returns {{rows: object[], found: number}}
+   */
+  matching(words) {
+    const rows = [];
+    let found = 0;
+    const walk = (node) => {
+      const kept = [];
+      for (const child of node.children) {
+        const before = rows.push(child) - 1;
+        child.below = walk(child);
+        const matches = words.every((word) => searched(child).includes(word));
+        if (matches) found += 1;
+        if (matches || child.below) kept.push(child);
+        else rows.length = before;
+      }
+      kept.forEach((child, at) => Object.assign(child, { place: at + 1, places: kept.length }));
+      return kept.length;
+    };
+    walk(this.root);
+    return { rows, found };
+  }
+}
+
+function searched(node) {
+  node.words ||= [node.label, node.text, node.reply, node.value, node.error, node.brief, node.model].join(" ").toLowerCase();
+  return node.words;
+}
+
+/**
+ * Return the code of a run's cells as one script. What child runs executed had a kernel of its own: it is there
+ * as comments.
+ * @param {object[]} cells
+ * @param {(cell: object) => string} codeOf
+ */
+function script(cells, codeOf) {
+  return cells.map((cell) => {
+    const child = cell.run?.child ? `, of the child run "${cell.run.text}"` : "";
+    const state = cell.state === "done" || cell.state === "running" ? "" : `, ${cell.state}`;
+    const code = codeOf(cell).trim();
+    const shown = child ? code.replace(/^/gm, "# ") : code;
+    return `# %% turn ${cell.turn}, block ${cell.block}${child}${state}\n${shown}\n`;
+  }).join("\n");
 }
 
 // Words and numbers --------------------------------------------------------------------------------------
@@ -367,7 +437,7 @@ function count(number) {
   return `${(number / 1e6).toFixed(2)}M`;
 }
 
-function seconds(value) {
+export function seconds(value) {
   if (value < 9.995) return `${Math.max(0, value).toFixed(2)} s`;
   if (value < 99.95) return `${value.toFixed(1)} s`;
   if (value < 3600) return `${Math.floor(value / 60)} m ${String(Math.floor(value % 60)).padStart(2, "0")} s`;
@@ -376,7 +446,7 @@ function seconds(value) {
 
 const dollars = (value) => `$${value.toFixed(value < 10 ? 4 : 2)}`;
 
-function cost(sum) {
+export function cost(sum) {
   if (!sum.unknown) return dollars(sum.cost);
   return sum.cost ? `\u2265 ${dollars(sum.cost)}` : "?";
 }
@@ -434,6 +504,8 @@ class View {
     this.detailed = "";
     this.follow = true;
     this.tab = "tree";
+    this.wanted = []; // the words that rows are filtered by
+    this.codes = new Map();
     this.scale = "time";
     this.flattened = -1;
     this.heard = performance.now();
@@ -459,8 +531,12 @@ class View {
     this.push(events);
   }
 
-  /** Say what the Stop button does now; see panel.js. `hidden` takes it away, `deaf` that nothing can be said. */
-  setStop({ label = "Stop", title = "", disabled = false, hidden = false, note = "", deaf = false } = {}) {
+  /**
+   * Say what the Stop button does now; see panel.js. `hidden` takes it away, `stopping` that the run was told to
+   * end, `deaf` that nothing can be said.
+   */
+  setStop({ label = "Stop", title = "", disabled = false, hidden = false, note = "", stopping = false, deaf = false } = {}) {
+    this.stopping = stopping;
     put(this.stop, label);
     attribute(this.stop, "title", title || null);
     this.stop.disabled = disabled;
@@ -477,6 +553,7 @@ class View {
     clearInterval(this.clock);
     cancelAnimationFrame(this.frame);
     clearTimeout(this.drainer);
+    clearTimeout(this.later);
     this.sizes?.disconnect();
     this.element.remove();
   }
@@ -529,15 +606,16 @@ class View {
     this.buildHeader();
     const tabs = make("div", "rlm-tabs", this.element);
     attribute(tabs, "role", "tablist");
-    this.tabs = ["tree", "flame"].map((name) => {
-      const tab = make("button", "rlm-tab", tabs, name === "tree" ? "Tree" : "Flame");
+    this.tabs = Object.entries({ tree: "Tree", flame: "Flame", code: "Code" }).map(([name, label], at, all) => {
+      const tab = make("button", "rlm-tab", tabs, label);
       attribute(tab, "role", "tab");
       attribute(tab, "id", `${this.name}-${name}`);
       tab.addEventListener("click", () => this.show(name));
       tab.addEventListener("keydown", (event) => {
         if (event.key !== "ArrowLeft" && event.key !== "ArrowRight") return;
-        this.show(this.tab === "tree" ? "flame" : "tree");
-        this.tabs.find((each) => each.id.endsWith(this.tab)).focus();
+        const next = (at + (event.key === "ArrowLeft" ? all.length - 1 : 1)) % all.length;
+        this.show(all[next][0]);
+        this.tabs[next].focus();
       });
       return tab;
     });
@@ -550,12 +628,57 @@ class View {
         this.schedule();
       });
     }
+    this.buildFilter(tabs);
     this.summary = make("span", "rlm-summary", tabs);
     this.body = make("div", "rlm-body", this.element);
     this.buildTree();
     this.buildFlame();
+    this.buildCode();
     this.buildDetail();
     this.show("tree");
+  }
+
+  buildFilter(tabs) {
+    this.filter = make("input", "rlm-filter", tabs);
+    attribute(this.filter, "type", "search");
+    attribute(this.filter, "aria-label", "filter the rows");
+    this.filter.placeholder = "filter (/)";
+    this.matches = make("span", "rlm-matches", tabs);
+    attribute(this.matches, "role", "status");
+    this.filter.addEventListener("input", () => this.search(this.filter.value));
+    this.filter.addEventListener("keydown", (event) => {
+      if (event.key === "Escape") this.unfilter();
+      else if (event.key === "Enter" || event.key === "ArrowDown") {
+        this.flatten();
+        this.scroller.focus({ preventScroll: true });
+        this.select(this.rows.find((node) => this.wanted.every((word) => searched(node).includes(word))));
+      } else return;
+      event.preventDefault();
+      event.stopPropagation();
+    });
+    this.element.addEventListener("keydown", (event) => {
+      if (event.key !== "/" || event.target.tagName === "INPUT" || event.ctrlKey || event.metaKey || event.altKey) return;
+      this.show("tree");
+      this.filter.focus();
+      this.filter.select();
+      event.preventDefault();
+      event.stopPropagation();
+    });
+  }
+
+  search(text) {
+    this.wanted = text.toLowerCase().split(/\s+/).filter(Boolean);
+    this.flattened = -1;
+    this.follow = false;
+    this.scroller.scrollTop = 0;
+    this.schedule();
+  }
+
+  unfilter() {
+    this.filter.value = "";
+    this.search("");
+    if (this.selected) this.reveal(this.selected);
+    this.scroller.focus({ preventScroll: true });
   }
 
   buildHeader() {
@@ -644,6 +767,16 @@ class View {
     this.sizes.observe(this.flame);
   }
 
+  buildCode() {
+    this.code = make("div", "rlm-code", this.body);
+    const title = make("div", "rlm-section-title", this.code);
+    this.codeNote = make("span", "rlm-section-note", title);
+    const copy = make("button", "rlm-copy", title, "copy");
+    attribute(copy, "aria-label", "copy the whole script");
+    copy.addEventListener("click", () => copyText(this.script ?? "", this.codeText));
+    this.codeText = make("div", "", this.code);
+  }
+
   show(name) {
     this.tab = name;
     for (const tab of this.tabs) {
@@ -654,6 +787,9 @@ class View {
     this.left.hidden = name !== "tree";
     this.flame.hidden = name !== "flame";
     this.scales.hidden = name !== "flame";
+    this.code.hidden = name !== "code";
+    this.filter.hidden = name !== "tree";
+    this.matches.hidden = name !== "tree";
     this.schedule();
   }
 
@@ -662,7 +798,8 @@ class View {
   draw() {
     this.drawHeader();
     if (this.tab === "tree") this.drawTree();
-    else this.drawFlame();
+    else if (this.tab === "flame") this.drawFlame();
+    else this.drawCode();
     this.drawDetail();
   }
 
@@ -672,11 +809,21 @@ class View {
     return this.fold.now + (performance.now() - this.heard) / 1000;
   }
 
+  stateNow() {
+    const { info, end, paused } = this.fold;
+    if (end) return end.status;
+    if (!info) return "starting";
+    if (this.stopping) return "stopping";
+    return paused ? "paused" : "running";
+  }
+
   drawHeader() {
     const { info, end, root } = this.fold;
-    const state = end ? end.status : info ? "running" : "starting";
+    const state = this.stateNow();
+    const { size } = this.fold.flying;
     attribute(this.element, "data-state", state);
-    put(this.state, WORDS[state] ?? state);
+    const flying = state === "stopping" && size ? `: ${count(size)} ${size === 1 ? "call" : "calls"} in flight` : "";
+    put(this.state, `${WORDS[state] ?? state}${flying}`);
     put(this.question, info ? oneLine(info.query) : "");
     attribute(this.question, "title", info?.query);
     this.facts.style.visibility = info ? "" : "hidden";
@@ -731,12 +878,42 @@ class View {
     this.reason.textContent = end.reason ?? "";
   }
 
+  /** Bring the rows up to date, those of a filter a few times a second only: it reads every row's texts. */
+  flatten() {
+    const { fold } = this;
+    const filtered = this.wanted.length > 0;
+    const stale = this.flattened !== fold.structure || (filtered && this.matched !== fold.texts);
+    const soon = filtered && this.flattened >= 0 && performance.now() - this.searched < MATCH_MS;
+    if (!stale) return;
+    if (soon) {
+      this.later ??= setTimeout(() => {
+        this.later = undefined;
+        this.schedule();
+      }, MATCH_MS);
+      return;
+    }
+    this.flattened = fold.structure;
+    if (filtered) {
+      const { rows, found } = fold.matching(this.wanted);
+      this.rows = rows;
+      this.matched = fold.texts;
+      this.searched = performance.now();
+      put(this.matches, `${count(found)} of ${count(fold.nodes.size - 1)}`);
+    } else {
+      this.rows = fold.visible();
+      put(this.matches, "");
+    }
+  }
+
+  /** Return whether what is below a row is shown, null where there is nothing. */
+  unfolded(node) {
+    if (this.wanted.length) return node.below > 0 || null;
+    return node.children.length ? node.open : null;
+  }
+
   drawTree() {
     const { fold } = this;
-    if (this.flattened !== fold.structure) {
-      this.rows = fold.visible();
-      this.flattened = fold.structure;
-    }
+    this.flatten();
     const wanted = Math.min(MAX_ROWS_SHOWN, Math.max(this.running() ? 5 : 1, this.rows.length)) * ROW_PX;
     // Growing only: what is below in the notebook must not jump back and forth.
     if (!(this.height >= wanted)) {
@@ -762,20 +939,23 @@ class View {
   // Selecting
 
   key(event) {
+    this.flatten();
     const at = this.selected ? this.rows.indexOf(this.selected) : -1;
     const page = Math.max(1, Math.floor(this.scroller.clientHeight / ROW_PX) - 1);
     const moves = { ArrowDown: at + 1, ArrowUp: at < 0 ? this.rows.length - 1 : at - 1, Home: 0, End: this.rows.length - 1,
       PageDown: at + page, PageUp: at - page };
     const node = this.selected;
     if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const unfolded = node && this.unfolded(node);
     if (event.key in moves) this.select(this.rows[Math.max(0, Math.min(this.rows.length - 1, moves[event.key]))]);
     else if (event.key === "ArrowRight" && node) {
-      if (node.children.length && !node.open) this.toggle(node);
-      else if (node.children.length) this.select(node.children[0]);
+      if (unfolded === false) this.toggle(node);
+      else if (unfolded) this.select(this.rows[at + 1]);
     } else if (event.key === "ArrowLeft" && node) {
-      if (node.children.length && node.open) this.toggle(node);
+      if (unfolded && !this.wanted.length) this.toggle(node);
       else if (node.parent !== this.fold.root) this.select(node.parent);
     } else if ((event.key === "Enter" || event.key === " ") && node) this.openDetail(node);
+    else if (event.key === "Escape" && !this.detailed && this.wanted.length) this.unfilter();
     else if (event.key === "Escape") this.closeDetail();
     else return;
     event.preventDefault();
@@ -786,7 +966,7 @@ class View {
     const element = event.target.closest(".rlm-row");
     const node = element && this.fold.nodes.get(element.dataset.node);
     if (!node) return;
-    if (event.target.classList.contains("rlm-twisty") && node.children.length) {
+    if (event.target.classList.contains("rlm-twisty") && node.children.length && !this.wanted.length) {
       this.select(node);
       this.toggle(node);
     } else this.openDetail(node);
@@ -802,15 +982,12 @@ class View {
   }
 
   reveal(node) {
-    for (let each = node.parent; each; each = each.parent) {
+    for (let each = node.parent; each && !this.wanted.length; each = each.parent) {
       if (!each.open) this.toggle(each);
     }
-    if (this.flattened !== this.fold.structure) {
-      this.rows = this.fold.visible();
-      this.flattened = this.fold.structure;
-      this.spacer.style.height = `${this.rows.length * ROW_PX}px`;
-    }
-    const top = this.rows.indexOf(node) * ROW_PX;
+    this.flatten();
+    this.spacer.style.height = `${this.rows.length * ROW_PX}px`;
+    const top = Math.max(0, this.rows.indexOf(node)) * ROW_PX;
     const { scrollTop, clientHeight } = this.scroller;
     if (top < scrollTop) this.scroller.scrollTop = top;
     else if (clientHeight && top + ROW_PX > scrollTop + clientHeight) this.scroller.scrollTop = top + ROW_PX - clientHeight;
@@ -873,6 +1050,10 @@ class View {
     const head = make("div", "rlm-detail-head", this.detail);
     make("strong", "", head, node.label || "note");
     make("span", "rlm-detail-facts", head, facts(node));
+    const all = make("button", "rlm-copy", head, "copy all");
+    attribute(all, "aria-label", "copy everything of this row");
+    const whole = found.map((each) => `[${each.title}]\n${each.text}`).join("\n\n");
+    all.addEventListener("click", () => copyText(whole, this.detail));
     const close = make("button", "rlm-close", head, "\u00d7");
     attribute(close, "aria-label", "close the detail");
     close.addEventListener("click", () => this.closeDetail());
@@ -894,6 +1075,46 @@ class View {
       copy.addEventListener("click", () => copyText(each.text, pre));
     }
     this.detail.scrollTop = scroll;
+  }
+
+  // Code
+
+  /** Show all code of the run as one script; of code that is long the events may have only the beginning. */
+  drawCode() {
+    const { cells, settled } = this.fold;
+    const key = `${cells.length} ${settled} ${this.codes.size}`;
+    if (this.codeKey === key) return;
+    this.codeKey = key;
+    const whole = script(cells, (cell) => this.codes.get(cell.id) ?? cell.code);
+    const missing = this.host.fetch ? cells.filter((cell) => !this.codes.has(cell.id)) : [];
+    const lost = cells.filter((cell) => this.codes.get(cell.id) === null).length;
+    const facts = [`${count(cells.length)} ${cells.length === 1 ? "block" : "blocks"}`];
+    if (missing.length) facts.push(`the whole of ${count(missing.length)} comes when the kernel can answer`);
+    if (lost) facts.push(`of ${count(lost)} only the beginning is kept here`);
+    put(this.codeNote, cells.length ? facts.join(", ") : "no code yet");
+    if (this.script !== whole) {
+      this.script = whole;
+      const scroll = this.codeText.firstChild?.scrollTop ?? 0;
+      this.codeText.replaceChildren();
+      longText(this.codeText, whole, SHOWN_CHARS, "rlm-text").scrollTop = scroll;
+    }
+    if (missing.length && !this.fetching) this.fetchCode(missing);
+  }
+
+  async fetchCode(cells) {
+    this.fetching = true;
+    const queue = cells.values();
+    const some = async () => {
+      for (const cell of queue) {
+        const found = sections(await this.host.fetch(cell.id).catch(() => []));
+        this.codes.set(cell.id, found.find((each) => each.kind === "code")?.text ?? null);
+        this.schedule();
+      }
+    };
+    await Promise.all(Array.from({ length: FETCHES }, some));
+    this.fetching = false;
+    this.codeKey = "";
+    this.schedule();
   }
 
   // Flame
@@ -1019,10 +1240,11 @@ class Row {
     attribute(element, "aria-level", node.level);
     attribute(element, "aria-posinset", node.place);
     attribute(element, "aria-setsize", node.places);
-    attribute(element, "aria-expanded", node.children.length ? node.open : null);
+    const unfolded = view.unfolded(node);
+    attribute(element, "aria-expanded", unfolded);
     attribute(element, "aria-selected", node === view.selected);
     this.indent.style.width = `${(node.level - 1) * 14}px`;
-    put(this.twisty, node.children.length ? (node.open ? "\u25be" : "\u25b8") : "");
+    put(this.twisty, unfolded === null ? "" : unfolded ? "\u25be" : "\u25b8");
     put(this.mark, MARKS[node.state] ?? "");
     attribute(this.mark, "title", node.state);
     put(this.label, node.kind === "batch" ? `${node.label} \u00d7 ${node.children.length}` : node.label);
