@@ -17,6 +17,7 @@ from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from . import page
 from .repl import mainthread
 
 __all__ = ["is_here", "loop", "run", "there", "wait"]
@@ -40,6 +41,8 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
 
     An interrupt (Ctrl-C) cancels it, waits until it has cleaned up, and goes on as `KeyboardInterrupt`.
     """
+    if page.here():
+        return page.wait(coroutine)
     ended = threading.Event()
     future, cancel = _submit(coroutine, ended.set)
     while not future.done():
@@ -128,6 +131,8 @@ def _submit(
 
 def _shared_loop() -> asyncio.AbstractEventLoop:
     global _loop, _owner
+    if page.here():
+        return asyncio.get_running_loop()
     with _lock:
         if _loop is None or _owner != os.getpid():
             # Windows' default loop can't watch sockets that are not its own, which ZeroMQ needs.

@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import CancelledError, Future
 from typing import Any, Literal
 
-from . import background
+from . import background, page
 from .answer import Answer
 from .errors import InputError
 from .events import Emitter, Event
@@ -176,6 +176,8 @@ class LiveRun:
             TimeoutError: the run is not over yet.
             InputError: this is the thread of the run's own loop, which would wait for itself.
         """
+        if page.here() and not self._future.done():
+            return page.wait(asyncio.wait_for(self, timeout))
         if not self._future.done() and _has_loop() and asyncio.get_running_loop() is self._loop:
             raise InputError("the run needs this thread's event loop to go on", hint="await the run instead")
         try:

@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from . import page
 from .context import check_name
 from .errors import CallError, ConfigError, ContextError
 from .repl.base import ToolCall, ToolStub
@@ -120,6 +121,8 @@ class Toolbox:
 
     async def _in_thread(self, work: Callable[[], Any]) -> Any:
         """Return what ``work()`` returns. Its thread keeps one of the places until it is really done."""
+        if page.here():
+            return work()
         await self._slots.acquire()
         loop = asyncio.get_running_loop()
         future: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()

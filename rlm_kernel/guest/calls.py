@@ -67,10 +67,10 @@ class Host:
             self._control = None
         return {"control": self._control is not None, "buffers": self._stdin.buffers}
 
-    def introduce(self, op: str, args: dict[str, Any]) -> None:
-        """Tell the host of this kernel, before there are cells."""
+    def introduce(self, op: str, args: dict[str, Any]) -> Any:
+        """Tell the host of this kernel, before there are cells; return what it answers."""
         # The host's socket may not be there yet, and what is sent to nobody is lost.
-        self._ask_stdin(op, args, (), self._new_cell(), insist=True)
+        return self._ask_stdin(op, args, (), self._new_cell(), insist=True)
 
     def _new_cell(self) -> Cell:
         kernel = self._kernel

@@ -69,6 +69,7 @@ class ScriptedServer:
         api_key: The key that requests must bear; None takes any, and none.
         fault: Called with each request, decides what goes wrong with it.
         record: Whether `requests` is kept; long benchmarks have no room for it.
+        origin: The origin whose pages may read replies (CORS), or ``*``; None for none.
 
     ``requests`` and ``usage_by_model`` are the server's own account; replies that a fault spoilt count too.
     ``in_flight`` and ``peak`` are the requests under way, now and at most.
@@ -81,7 +82,9 @@ class ScriptedServer:
         api_key: str | None = None,
         fault: Callable[[Served], Fault | None] | None = None,
         record: bool = True,
+        origin: str | None = None,
     ) -> None:
+        self._origin = origin
         self._models = dict(models)
         self._api_key = api_key
         self._fault = fault
@@ -101,6 +104,9 @@ class ScriptedServer:
         app.router.add_post("/v1/chat/completions", self._complete)
         app.router.add_post("/v1/responses", self._complete)
         app.router.add_get("/v1/models", self._list)
+        if self._origin is not None:
+            app.router.add_route("OPTIONS", "/{path:.*}", _allow)
+            app.on_response_prepare.append(self._let_read)
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.01)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0, backlog=1024).start()
@@ -114,6 +120,10 @@ class ScriptedServer:
         if runner is not None:
             await runner.cleanup()
             await asyncio.sleep(0)  # transports give up their sockets in the loop's next pass
+
+    async def _let_read(self, request: web.Request, response: web.StreamResponse) -> None:
+        response.headers["Access-Control-Allow-Origin"] = self._origin or ""
+        response.headers["Vary"] = "Origin"
 
     async def _list(self, request: web.Request) -> web.Response:
         try:
@@ -286,6 +296,13 @@ async def _break_off(request: web.Request, payload: bytes) -> web.StreamResponse
 
 
 _STATUS = {AuthError: 401, ModelNotFoundError: 404, RequestRefusedError: 400, RateLimitError: 429}
+
+
+async def _allow(request: web.Request) -> web.Response:
+    """Answer a browser that asks whether a page may send what it wants to send."""
+    asked = request.headers.get("Access-Control-Request-Headers", "")
+    headers = {"Access-Control-Allow-Methods": "GET, POST", "Access-Control-Allow-Headers": asked}
+    return _bytes(b"", "text/plain", 204, headers)
 
 
 def _error(error: ModelError, headers: Mapping[str, str] | None = None) -> web.Response:

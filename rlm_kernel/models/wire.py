@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from weakref import WeakSet
 
+from .. import page
 from .failures import Failure, broken, malformed, refused, unreachable
 from .gate import Gate
 from .sse import EventLines
@@ -265,6 +266,10 @@ async def connected(endpoint: Endpoint, model: object) -> AsyncIterator[Connecti
 
 
 def _connections(endpoint: Endpoint) -> Connections:
+    if endpoint.client is None and page.here():
+        from .fetched import FetchedConnections  # noqa: PLC0415  on use
+
+        return FetchedConnections(endpoint)
     if endpoint.client is None:
         return Connections(endpoint)
     from .clients import ClientConnections  # noqa: PLC0415  on use

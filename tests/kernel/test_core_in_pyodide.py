@@ -111,6 +111,7 @@ async def test_a_scripted_run_is_completed_there(wheels):
 async def test_every_pure_module_can_be_imported_there(wheels):
     pure = "estimate errors usage messages outputs evidence events config models.base ledger passages files"
     pure += " context dialect prompts feedback answer engine runs.run"
+    pure += " page rlm live session models.openai models.fetched repl.lite.session"
     pure = pure.split()
     lines = [f"import rlm_kernel.{name}" for name in pure]
     code = "\n".join([*lines, str(len(pure))])

@@ -20,7 +20,7 @@ MODULES = {
 # A module may import from its own layer and those above it in this list. A name stands for the module and
 # all in it, unless a longer one is listed.
 LAYERS = (
-    ("estimate", "errors", "usage", "messages", "outputs", "guest", "documents", "evidence"),
+    ("estimate", "errors", "page", "usage", "messages", "outputs", "guest", "documents", "evidence"),
     ("events", "config", "models.base"),
     ("barecode", "ledger", "passages", "files", "context", "dialect", "prompts", "feedback", "answer"),
     ("trace",),
@@ -29,7 +29,10 @@ LAYERS = (
     ("tools", "checks"),
     ("rlm", "background", "live", "session"),
     ("",),  # the package itself names the facade
-    ("kernels", "notebook", "service", "bench", "compat", "terminal", "demo", "doctor", "isolation", "cli"),
+    (
+        *("kernels", "notebook", "service", "bench", "compat", "terminal", "demo", "doctor", "isolation"),
+        *("loopback", "cli"),
+    ),
 )
 # Where Jupyter looks for a function in the package itself, that leads to what it is meant for.
 HOOKS = {"rlm_kernel": {"rlm_kernel.notebook.magics"}}
@@ -38,8 +41,10 @@ PURE = (
     *("estimate", "errors", "usage", "messages", "outputs", "guest", "documents", "evidence"),
     *("events", "config", "models.base"),
     *("barecode", "ledger", "passages", "files", "context", "dialect", "prompts", "feedback", "answer"),
-    *("shapes", "hooks", "history", "engine", "runs"),
+    *("page", "shapes", "hooks", "history", "engine", "runs", "repl.lite", "models.fetched"),
 )
+# What a run in a web page imports; there are no processes there.
+IN_A_PAGE = ("rlm", "repl.lite.session", *(f"models.{each}" for each in ("openai", "responses", "fetched")))
 HEAVY = {
     *(
         "openai",
@@ -142,15 +147,18 @@ def test_pure_modules_need_only_the_standard_library(module):
     assert not outer & STARTS_THREADS_OR_PROCESSES or matches(module, ("guest",))
 
 
-def test_importing_the_engine_brings_in_the_standard_library_only():
-    seen, todo = set(), ["rlm_kernel.engine"]
+@pytest.mark.parametrize("start", [("engine",), IN_A_PAGE], ids=["the engine", "a run in a page"])
+def test_importing_brings_in_the_standard_library_only(start):
+    seen, todo = set(), [f"rlm_kernel.{name}" for name in start]
     while todo:
         module = todo.pop()
         if module in seen:
             continue
         seen.add(module)
         names = imported(module, everywhere=False)
-        assert {name.partition(".")[0] for name in names} <= sys.stdlib_module_names | {"rlm_kernel"}, module
+        outer = {name.partition(".")[0] for name in names}
+        assert outer <= sys.stdlib_module_names | {"rlm_kernel"}, module
+        assert not outer & {"subprocess", "multiprocessing", "fcntl", "termios"}, module
         parents = [module.rsplit(".", n)[0] for n in range(1, module.count(".") + 1)]
         todo += [*inside(names), *parents]
     assert len(seen) > 10
