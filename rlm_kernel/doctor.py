@@ -14,9 +14,10 @@ import platform
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from .config import FIELDS, Setting, resolve
 from .errors import (
@@ -30,7 +31,10 @@ from .errors import (
 )
 from .isolation import table
 
-__all__ = ["Fact", "doctor", "facts", "model_names"]
+if TYPE_CHECKING:
+    from .repl.gateway.walk import Step
+
+__all__ = ["Fact", "doctor", "facts", "gateway_facts", "model_names"]
 
 DISTRIBUTION = "rlm-kernel"
 BASE = ("aiohttp", "anywidget", "ipykernel", "ipywidgets", "jupyter-client", "nbformat", "openai", "rich")
@@ -49,7 +53,7 @@ class Fact:
 def doctor(args: argparse.Namespace) -> int:
     """Print every fact; return 1 when something needed does not work, else 0."""
     failed = False
-    for fact in facts(args):
+    for fact in facts(args) if getattr(args, "gateway", None) is None else gateway_facts(args):
         sys.stdout.write(f"{fact.state:<5} {fact.text}\n")
         if fact.hint:
             sys.stdout.write(f"      -> {fact.hint}\n")
@@ -66,6 +70,7 @@ def facts(args: argparse.Namespace, settings: Mapping[str, Setting] | None = Non
     yield _python()
     yield from _packages()
     yield from _extras()
+    yield _labextension()
     try:
         settings = settings or resolve({"model": args.model, "base_url": args.base_url})
     except ConfigError as error:
@@ -79,6 +84,38 @@ def facts(args: argparse.Namespace, settings: Mapping[str, Setting] | None = Non
     yield from _isolation()
     if settings and args.endpoint:
         yield asyncio.run(_endpoint(settings))
+
+
+def gateway_facts(args: argparse.Namespace) -> Iterator[Fact]:
+    """Yield a fact for each step of the way to a cell on a gateway, up to the first that fails.
+
+    It runs an event loop of its own: not for a thread that runs one.
+    """
+    from .repl.gateway.address import Gateway  # noqa: PLC0415  on use
+    from .repl.gateway.walk import walk  # noqa: PLC0415  heavy
+
+    options = {
+        "gateway_url": args.gateway or None,
+        "kernel_name": args.kernel_name,
+        "gateway_insecure": args.gateway_insecure,
+    }
+    try:
+        settings = resolve(options)
+        gateway = Gateway.of({name: setting.value for name, setting in settings.items()})
+    except ConfigError as error:
+        yield Fact("fail", f"address: {error}", error.hint)
+        return
+    with asyncio.Runner() as runner:
+        steps = walk(gateway)
+        try:
+            while (step := runner.run(_next(steps))) is not None:
+                yield Fact("ok" if step.ok else "fail", f"{step.name}: {step.text}", step.hint)
+        finally:
+            runner.run(steps.aclose())
+
+
+async def _next(steps: AsyncGenerator[Step]) -> Step | None:
+    return await anext(steps, None)
 
 
 def _confinement() -> Iterator[Fact]:
@@ -188,11 +225,24 @@ def _extras() -> Iterator[Fact]:
             yield Fact("ok", f"extra {extra}: {', '.join(f'{name} {_version(name)}' for name in names)}")
 
 
+def _labextension() -> Fact:
+    """Tell whether JupyterLab and Jupyter Notebook find the extension, which wheels have and clones build."""
+    from jupyter_core.paths import jupyter_path  # noqa: PLC0415  on use
+
+    name = "JupyterLab extension"
+    for folder in map(Path, jupyter_path("labextensions")):
+        if (folder / "@rlm-kernel" / "labextension" / "package.json").is_file():
+            return Fact("ok", f"{name}: in {folder}")
+    return Fact(
+        "note",
+        f"{name}: not here; runs show in notebooks all the same, without its side panel and its files",
+        "wheels have it; in a clone, with Node: make extension, then pip install . again",
+    )
+
+
 def _settings(settings: Mapping[str, Setting]) -> Iterator[Fact]:
     for setting in settings.values():
-        if setting.name == "wasm_service_url" and setting.value is not None:
-            yield Fact("note", f"{setting.name} = {setting.shown} ({setting.origin})", "it is not used yet")
-        elif setting.name == "api_key" and setting.value is None:
+        if setting.name == "api_key" and setting.value is None:
             variables = next(field.variables for field in FIELDS if field.name == "api_key")
             yield Fact(
                 "note",

@@ -50,7 +50,8 @@ del _rlm_values
 class Cells:
     """One kernel. ``answer`` is given the calls of cells, on the background's loop.
 
-    It starts with the first cell. Closed, or forgotten, its process ends.
+    It starts with the first cell. Closed, or forgotten, its process ends. ``session`` makes it, if it is not
+    to be a local one; ``settings`` are a local one's.
     """
 
     def __init__(
@@ -60,8 +61,10 @@ class Cells:
         settings: GuestSettings | None = None,
         tools: Sequence[ToolStub] = (),
         cell_timeout: float | None = CELL_SECONDS,
+        session: Callable[[], JupyterSession] | None = None,
     ) -> None:
         self._answer = answer
+        self._make = session
         self._settings = settings
         self._tools = tuple(tools)
         self.cell_timeout = cell_timeout
@@ -88,10 +91,7 @@ class Cells:
             if contexts:
                 background.run(self._session.load(contexts, {}))
             return
-        from ..repl.local import LocalTransport  # noqa: PLC0415  on use
-        from ..repl.session import JupyterSession  # noqa: PLC0415  on use
-
-        session = JupyterSession(LocalTransport(), self._settings)
+        session = background.run(self._made())
         self._forgotten = weakref.finalize(self, _close_later, session)
         try:
             background.run(session.start(contexts, self._tools))
@@ -99,6 +99,15 @@ class Cells:
             self._forgotten()
             raise
         self._session = session
+
+    async def _made(self) -> JupyterSession:
+        # On the loop that it will live on.
+        if self._make is not None:
+            return self._make()
+        from ..repl.local import LocalTransport  # noqa: PLC0415  on use
+        from ..repl.session import JupyterSession  # noqa: PLC0415  on use
+
+        return JupyterSession(LocalTransport(), self._settings)
 
     def run(self, code: str) -> CellResult:
         """Execute one cell and wait for its end.

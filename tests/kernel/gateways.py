@@ -74,10 +74,10 @@ def free_port():
 class Server:
     """A gateway's process."""
 
-    def __init__(self, kind, python, folder, *options, scheme="http"):
-        self.kind, self.folder, self.port = kind, Path(folder), free_port()
-        self.url = f"{scheme}://127.0.0.1:{self.port}"
-        self._command = [python, *_START[kind], "--ip=127.0.0.1", f"--port={self.port}", *options]
+    def __init__(self, kind, python, folder, *options, scheme="http", host="127.0.0.1"):
+        self.kind, self.folder, self.host, self.port = kind, Path(folder), host, free_port()
+        self.url = f"{scheme}://{host}:{self.port}"
+        self._command = [python, *_START[kind], f"--ip={host}", f"--port={self.port}", *options]
         self._process = None
 
     def start(self):
@@ -100,7 +100,7 @@ class Server:
         until = time.monotonic() + 60
         while time.monotonic() < until:
             assert self._process.poll() is None, self.log
-            with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+            with suppress(OSError), socket.create_connection((self.host, self.port), 1):
                 return self
             time.sleep(0.05)
         raise AssertionError(f"{self.kind} does not listen: {self.log}")

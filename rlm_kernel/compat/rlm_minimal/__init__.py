@@ -9,8 +9,10 @@ from __future__ import annotations
 from .local import RLM_REPL, REPLEnv, REPLResult, Sub_RLM
 from .local import RLM_REPL as LocalRLM_REPL  # noqa: N811  the published name
 from .local import REPLEnv as LocalREPLEnv
+from .remote import RemoteExecutionConfig, RemoteREPLEnv, RemoteREPLFactory
 from .rlm import RLM
-from .unavailable import REMOTE, STORE, WASM, refusing
+from .unavailable import SIDECAR, STORE, refusing
+from .wasm import WASMREPLEnv, WASMREPLExecutor, WASMResult
 
 __all__ = [
     "RLM",
@@ -19,7 +21,13 @@ __all__ = [
     "LocalRLM_REPL",
     "REPLEnv",
     "REPLResult",
+    "RemoteExecutionConfig",
+    "RemoteREPLEnv",
+    "RemoteREPLFactory",
     "Sub_RLM",
+    "WASMREPLEnv",
+    "WASMREPLExecutor",
+    "WASMResult",
 ]
 
-__getattr__ = refusing(__name__, {**REMOTE, **WASM, **STORE})
+__getattr__ = refusing(__name__, {**SIDECAR, **STORE})

@@ -12,7 +12,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ... import background
 from ...context import Context
@@ -28,6 +28,9 @@ from .endpoints import model_by_name, recursive_urls
 from .endpoints import recursive_models as _recursive
 from .rlm import RLM
 from .rlm_repl import RLM_REPL, depth_of
+
+if TYPE_CHECKING:
+    from ...repl.session import JupyterSession
 
 __all__ = ["REPLEnv", "REPLResult", "Sub_RLM"]
 
@@ -85,6 +88,8 @@ class REPLResult:
 class REPLEnv:
     """Runs code, cell by cell; see the module. ``depth``, ``recursive_...`` are older names.
 
+    ``session`` makes the session that cells run in, a local kernel if it is None.
+
     Raises:
         ConfigError: arguments that contradict each other.
     """
@@ -105,6 +110,7 @@ class REPLEnv:
         recursive_api_key: str | None = None,
         depth: int | None = None,
         cell_timeout: float | None = CELL_SECONDS,
+        session: Callable[[], JupyterSession] | None = None,
     ) -> None:
         self.max_depth = depth_of(max_depth, depth)
         self.current_depth = current_depth
@@ -122,12 +128,13 @@ class REPLEnv:
                 recursive_base_urls=[each for each in urls if each] or None,
                 max_depth=self.max_depth,
                 current_depth=current_depth + 1,
+                repl_factory=session,
             )
         else:
             self.sub_rlm = Sub_RLM(model or "gpt-5-mini", url, key)
         self.locals: dict[str, Any] = {}
         self._caller = contextvars.copy_context()
-        self._cells = Cells(self._answer, cell_timeout=cell_timeout)
+        self._cells = Cells(self._answer, cell_timeout=cell_timeout, session=session)
         self.load_context(context_json, context_str)
         if setup_code:
             result = self.code_execution(setup_code)

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from ... import background
+from ... import background, config
 from ...answer import Answer
 from ...errors import ConfigError
 from ...messages import Message
@@ -30,8 +30,9 @@ class RLM_REPL(RLM):  # noqa: N801  the published name
     """A Recursive Language Model by the arguments of rlm-minimal.
 
     ``depth`` is the older name of ``max_depth``, ``recursive_model`` one model in place of a list by depth.
-    ``repl_factory`` is a factory of sessions, as ``repl=`` of `rlm_kernel.RLM`. After a completion ``answer``
-    is its `rlm_kernel.Answer`, and ``messages`` the root conversation.
+    ``repl_factory`` is a `RemoteREPLFactory`, which is what ``WASM_SERVICE_URL`` stands for, or any factory
+    of sessions, as ``repl=`` of `rlm_kernel.RLM`. After a completion ``answer`` is its `rlm_kernel.Answer`,
+    and ``messages`` the root conversation.
 
     Raises:
         ConfigError: arguments that contradict each other.
@@ -54,10 +55,14 @@ class RLM_REPL(RLM):  # noqa: N801  the published name
         current_depth: int = 0,
         repl_factory: SessionFactory | None = None,
     ) -> None:
-        if hasattr(repl_factory, "create_repl_env"):
+        if repl_factory is None and config.resolve()["wasm_service_url"].value:
+            from .remote import RemoteREPLFactory  # noqa: PLC0415  its module imports this one
+
+            repl_factory = RemoteREPLFactory()
+        if repl_factory is not None and not callable(repl_factory):
             raise ConfigError(
                 "repl_factory makes environments of rlm-minimal, which have no kernel",
-                hint="give a factory of sessions, as repl= of rlm_kernel.RLM",
+                hint="give a RemoteREPLFactory, or a factory of sessions, as repl= of rlm_kernel.RLM",
             )
         self.model = root_name(model)
         self.base_url = base_url

@@ -5,18 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["REMOTE", "STORE", "WASM", "refusing"]
+__all__ = ["SIDECAR", "STORE", "refusing"]
 
-REMOTE: Mapping[str, str] = dict.fromkeys(
-    (
-        *("RemoteREPLEnv", "RemoteREPLFactory", "RemoteExecutionConfig"),
-        *("SidecarREPLEnv", "SidecarREPLFactory", "SidecarExecutionConfig", "create_sidecar_repl_factory"),
-    ),
-    "it comes with the backend for Kernel Gateways; until then code runs in a local kernel",
-)
-WASM: Mapping[str, str] = dict.fromkeys(
-    ("WASMREPLExecutor", "WASMREPLEnv", "WASMResult"),
-    "it comes with the Pyodide kernel; until then code runs in a local kernel, which is no sandbox",
+SIDECAR: Mapping[str, str] = dict.fromkeys(
+    ("SidecarREPLEnv", "SidecarREPLFactory", "SidecarExecutionConfig", "create_sidecar_repl_factory"),
+    "a gateway in the same pod is used as any other: RemoteREPLFactory with its URL",
 )
 STORE: Mapping[str, str] = dict.fromkeys(
     (
@@ -28,11 +21,11 @@ STORE: Mapping[str, str] = dict.fromkeys(
 
 
 def refusing(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
-    """Return the ``__getattr__`` of a module in which ``names`` are not here yet."""
+    """Return the ``__getattr__`` of a module in which ``names`` are missing."""
 
     def getattr_(name: str) -> Any:
         if name in names:
-            raise ImportError(f"{name} is not part of rlm-kernel yet: {names[name]}", name=module)
+            raise ImportError(f"{name} is not part of rlm-kernel: {names[name]}", name=module)
         raise AttributeError(f"module {module!r} has no attribute {name!r}")
 
     return getattr_

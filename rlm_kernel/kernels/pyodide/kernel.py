@@ -32,6 +32,7 @@ from ...repl.pyodide.layout import LAYOUTS
 from ...repl.pyodide.transport import CAUSE
 from ...repl.pyodide.watch import Limits
 from . import rich
+from .distant import Held, Lease
 
 __all__ = ["EXIT_CODE", "PyodideKernel", "launch"]
 
@@ -147,6 +148,9 @@ class PyodideKernel(Kernel):
             self.control_handlers[type_] = self._pass_on
         self.control_handlers["rlm_put"] = self._put
         self.control_handlers["rlm_drop"] = self._drop
+        self.control_handlers["rlm_here"] = self._hear
+        self._held = Held()
+        self._lease = Lease(self._end_by_itself)
 
     @property
     def _signed(self) -> Any:
@@ -211,6 +215,7 @@ class PyodideKernel(Kernel):
                 break
             self._show(child, cell, frame)
         self._cell = None
+        self._held.clear()
         child.busy = False
         if cell.error is None:
             return {
@@ -341,7 +346,7 @@ class PyodideKernel(Kernel):
         # Not every frontend says what it answers.
         if not isinstance(value, str) or (answered not in cell.asked if answered else not cell.asked):
             return
-        body = value.encode("utf-8", "surrogatepass")
+        body = self._held.whole_text(value).encode("utf-8", "surrogatepass")
         if len(body) <= MAX_REPLY:
             child.send({"op": "stdin"}, body)
 
@@ -350,7 +355,10 @@ class PyodideKernel(Kernel):
         child = self._starting.child
         if child is None or self._cell is None:
             return
-        body = json.dumps({"type": message["header"]["msg_type"], "content": message["content"]}).encode()
+        content = message["content"]
+        if isinstance(content.get("replies"), list):
+            content = {**content, "replies": [self._held.whole(each) for each in content["replies"]]}
+        body = json.dumps({"type": message["header"]["msg_type"], "content": content}).encode()
         if len(body) <= MAX_REPLY:
             child.send({"op": "control"}, body)
 
@@ -368,7 +376,7 @@ class PyodideKernel(Kernel):
         if type(offset) is not int or type(total) is not int or not 0 <= offset <= total <= MAX_PUT:
             return "a piece needs its offset, and the size of the whole"
         if self._cell is not None:
-            return "a cell is running"
+            return self._held.put(name, offset, total, memoryview(buffers[0]).cast("B"))
         try:
             child = self._starting.wait()
         except RLMError as error:
@@ -379,6 +387,14 @@ class PyodideKernel(Kernel):
             header["text"] = content["text"]
         answer = child.ask(header, memoryview(buffers[0]).cast("B"))
         return "the sandbox has ended" if answer is None else str(answer.header["error"])
+
+    def _hear(self, stream: Any, ident: Any, message: dict[str, Any]) -> None:
+        """Note that the host is there."""
+        self._lease.hear(message["content"])
+
+    def _end_by_itself(self) -> None:
+        self._starting.close()
+        os._exit(0)
 
     def _drop(self, stream: Any, ident: Any, message: dict[str, Any]) -> None:
         """Remove a file from the sandbox's memory; what has it open keeps it."""

@@ -1,16 +1,19 @@
 """Files brought to a kernel, in pieces over its control channel, each acknowledged.
 
 A piece says where in its file it belongs, so that it may arrive twice: after a break, all that were not
-acknowledged are sent again. Pieces stay well below what a server takes in one message (Tornado: 10 MiB).
+acknowledged are sent again. Pieces stay well below what a server takes in one message (Tornado: 10 MiB), and
+are as large as the line is fast: what is on its way holds up everything else, signs of life included, whose
+absence is taken for a break.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,15 +25,21 @@ from ..transport import Channel, JupyterMessage
 __all__ = ["PIECE_BYTES", "Deliveries", "Delivering"]
 
 PIECE_BYTES = 4 * 1024 * 1024
+FIRST_BYTES = PIECE_BYTES // 32
+SMALLEST_BYTES = PIECE_BYTES // 128
 PIECES_AHEAD = 4
 PIECE_SECONDS = 120.0
+# From sending to acknowledgement, with those ahead: servers wait 30 s for a sign of life, and we 15.
+QUICK_SECONDS = 1.0
+SLOW_SECONDS = 4.0
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _Piece:
     content: Mapping[str, Any]
     data: bytes
     arrived: asyncio.Future[Mapping[str, Any]]
+    sent: float = 0.0
 
 
 class Deliveries:
@@ -40,6 +49,7 @@ class Deliveries:
         self._send = send
         self._under_way: dict[str, _Piece] = {}
         self._names: list[str] = []
+        self._size = FIRST_BYTES
 
     async def put(self, what: str, pieces: Iterable[bytes], total: int, *, once: bool) -> str:
         """Bring ``pieces``, of ``total`` bytes together, into a file at the kernel's; return its path there.
@@ -56,7 +66,7 @@ class Deliveries:
         offset = 0
         path = f"/contexts/{name}"
         try:
-            for piece in pieces:
+            for piece in self._in_size(pieces):
                 content = {"name": name, "offset": offset, "total": total, "once": once}
                 ahead.append(self._start(content, piece))
                 offset += len(piece)
@@ -69,10 +79,23 @@ class Deliveries:
                 self._forget(left)
         return path
 
+    def _in_size(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        """Yield the same in pieces of the size that fits the line by then."""
+        for piece in pieces:
+            left = memoryview(piece)
+            while len(left) > self._size:
+                part, left = left[: self._size], left[self._size :]
+                yield bytes(part)
+            yield bytes(left)
+
     def _start(self, content: Mapping[str, Any], data: bytes) -> _Piece:
         piece = _Piece(content, data, asyncio.get_running_loop().create_future())
-        self._under_way[self._send("rlm_put", content, [data])] = piece
+        self._send_piece(piece)
         return piece
+
+    def _send_piece(self, piece: _Piece) -> None:
+        piece.sent = time.monotonic()
+        self._under_way[self._send("rlm_put", piece.content, [piece.data])] = piece
 
     async def _arrival(self, what: str, piece: _Piece) -> str:
         try:
@@ -100,12 +123,17 @@ class Deliveries:
         piece = self._under_way.pop(message_id or "", None)
         if piece is not None and not piece.arrived.done():
             piece.arrived.set_result(reply)
+            taken = time.monotonic() - piece.sent
+            if taken < QUICK_SECONDS:
+                self._size = min(2 * self._size, PIECE_BYTES)
+            elif taken > SLOW_SECONDS:
+                self._size = max(self._size // 2, SMALLEST_BYTES)
 
     def send_again(self) -> None:
         """Send what was not acknowledged again: the connection broke."""
         pieces, self._under_way = self._under_way, {}
         for piece in pieces.values():
-            self._under_way[self._send("rlm_put", piece.content, [piece.data])] = piece
+            self._send_piece(piece)
 
     def fail(self, cause: str) -> None:
         """Tell those who wait that nothing arrives any more."""

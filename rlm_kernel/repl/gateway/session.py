@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from ...errors import CallError, ContextError, KernelStartError, WireError
@@ -35,6 +36,8 @@ ANSWER_SECONDS = 10.0
 # A gateway measures the rate of outputs over 3 s.
 LIMIT_SECONDS = 3.5
 REPLY_BYTES = 4 * 1024 * 1024
+SANDBOX = "rlm_pyodide"
+"""How a kernel calls itself that has no such guest, and a lease all the same."""
 _ANSWERS = frozenset(("rlm_state", "kernel_info_reply", "rlm_left"))
 
 Reply = dict[str, Any]
@@ -55,6 +58,7 @@ class GatewaySession(JupyterSession):
         self._lease = lease
         # Whether the guest can compare; None until that is known.
         self._compares: bool | None = None
+        self._sandboxed = False
         self._comparing: asyncio.Task[None] | None = None
         self._keeping: asyncio.Task[None] | None = None
         self._awaited: dict[str, asyncio.Future[Mapping[str, Any] | None]] = {}
@@ -73,6 +77,11 @@ class GatewaySession(JupyterSession):
                 # Lost in a break, maybe.
                 if not self.alive:
                     raise KernelStartError(f"the kernel ended while it started: {self._death}") from None
+        if not self._compares:
+            with suppress(TimeoutError):
+                known = self._answer_to("control", "kernel_info_request", {})
+                told = await asyncio.wait_for(known, ANSWER_SECONDS)
+                self._sandboxed = told is not None and told.get("implementation") == SANDBOX
         self._keeping = asyncio.create_task(self._keep())
 
     async def close(self) -> None:
@@ -89,6 +98,8 @@ class GatewaySession(JupyterSession):
         while self.alive:
             await asyncio.sleep(min(COMPARE_SECONDS, self._lease / 4))
             if not self._compares:
+                if self._sandboxed:
+                    self._link.send("control", "rlm_here", {"lease": self._lease})
                 await self._link.still_there()
                 continue
             if self._comparing is not None and not self._comparing.done():

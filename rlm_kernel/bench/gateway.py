@@ -1,0 +1,269 @@
+"""``jupyter rlm bench gateway``: what a gateway gives to many runs at once, and how fast a warm kernel is.
+
+All runs are of this process, over one gateway: started here unless one is given. A scripted endpoint in a
+process of its own answers at once, so that what is measured is kernels, websockets and orchestrator. The
+number of runs is bounded: each session makes a few, one after the other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
+from statistics import median
+from typing import Any
+
+from .. import config
+from ..context import Context
+from ..errors import CallError, InputError, RLMError
+from ..events import CallFinished, CallStarted, Event, KernelStarted
+from ..kernels.guard import descendants
+from ..loopback import LoopbackGateway
+from ..repl.gateway.address import Gateway
+from ..repl.pool import Pool
+from ..rlm import RLM
+from .memory import pss
+from .processes import Program
+from .report import conditions, number
+
+__all__ = ["Level", "Warm", "gateway", "level", "warm"]
+
+MB = 1_000_000
+TURNS = 6
+RUNS = 2
+WARM_TIMES = 7
+WARM_GOAL_MS = 200.0
+SAMPLE_SECONDS = 0.5
+FULL_SECONDS = 120.0
+KERNEL = "python3"
+HEAD = (
+    *("sessions", "runs", "runs a minute", "turn gap p50, ms", "turn gap p95, ms"),
+    *("kernel start p50, ms", "MB a kernel", "errors"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """What came of ``sessions`` at once. Times in milliseconds, ``memory`` in MB a kernel if it is known.
+
+    A gap is from a reply of the root model to its next request: what a turn costs beside the model. The first
+    of a run is not counted, in which it waits for its kernel: ``start_p50`` tells of that.
+    """
+
+    sessions: int
+    runs: int
+    runs_a_minute: float
+    gap_p50: float
+    gap_p95: float
+    start_p50: float
+    memory: float | None
+    errors: int
+    first_error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Warm:
+    """Milliseconds from asking for a kernel to the end of the first cell: from the spares, and without."""
+
+    spare: tuple[float, ...]
+    cold: tuple[float, ...]
+
+
+def gateway(args: argparse.Namespace) -> None:
+    """Measure what the arguments ask for, and print it; progress goes to stderr."""
+    counts = sessions_given(args.sessions)
+    where = conditions()
+    with ExitStack() as stack:
+        endpoint = Program("endpoint")
+        stack.callback(endpoint.end)
+        base_url = endpoint.ask().strip()
+        pid: int | None = None
+        if args.gateway is None:
+            log = stack.enter_context(open(os.devnull, "wb"))
+            started = stack.enter_context(LoopbackGateway([args.kernel_name or KERNEL], log=log))
+            target, pid = Gateway(started.url, started.token, started.kernels[0]), started.pid
+        else:
+            given = {"gateway_url": args.gateway or None, "kernel_name": args.kernel_name}
+            settings = {name: each.value for name, each in config.resolve(given).items()}
+            target = Gateway.of(settings)
+        asyncio.run(target.check())
+        _say("warm kernels")
+        spare = asyncio.run(warm(target))
+        levels = []
+        for sessions in counts:
+            _say(f"{sessions} sessions")
+            levels.append(asyncio.run(level(target, base_url, sessions, runs=args.runs, pid=pid)))
+    where["load afterwards"] = conditions()["load"]
+    if args.json:
+        rows = [asdict(each) for each in levels]
+        sys.stdout.write(json.dumps({"conditions": where, "warm": asdict(spare), "levels": rows}) + "\n")
+    else:
+        sys.stdout.write(as_table(levels, spare, where) + "\n")
+
+
+def _say(what: str) -> None:
+    sys.stderr.write(f"measuring: {what}\n")
+    sys.stderr.flush()
+
+
+async def warm(target: Gateway, times: int = WARM_TIMES) -> Warm:
+    """Return how long it takes to the end of a first cell: ``times`` with a spare kernel, fewer without.
+
+    Raises:
+        RLMError: a kernel did not start, or a cell failed.
+    """
+    cold = [await _first_cell(target) for _ in range(max(1, times // 3))]
+    pool = Pool(target, size=1)
+    spare = []
+    try:
+        # The pool fills up once a kernel was taken.
+        await _first_cell(pool.take)
+        for _ in range(times):
+            async with asyncio.timeout(FULL_SECONDS):
+                while not len(pool):  # noqa: ASYNC110  a pool tells nobody when it is full
+                    await asyncio.sleep(0.05)
+            spare.append(await _first_cell(pool.take))
+    finally:
+        await pool.close()
+    return Warm(tuple(spare), tuple(cold))
+
+
+async def _first_cell(make: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    session = make()
+    try:
+        await session.start([Context.of("context", "x" * 1000)])
+        result = await session.execute("len(context)", timeout=60.0, on_call=_no_calls)
+        took = 1000 * (time.perf_counter() - began)
+    finally:
+        await session.close()
+    if result.status != "ok":
+        raise RLMError(f"a cell ended as {result.status}", hint="nothing is measured where cells fail")
+    return took
+
+
+async def _no_calls(call: object) -> Sequence[Any]:
+    raise CallError("there is nobody to ask", kind="bad_request")
+
+
+async def level(
+    target: Gateway, base_url: str, sessions: int, *, runs: int = RUNS, pid: int | None = None
+) -> Level:
+    """Have ``sessions`` at once make ``runs`` each; ``pid`` is the gateway's where it is on this machine."""
+    gaps: list[float] = []
+    starts: list[float] = []
+    errors: list[str] = []
+    # Every session starts its own kernels: spares of one would be on another's account.
+    rlm = RLM(
+        f"turns-{TURNS}", "sub-0", base_url=base_url, api_key="none", repl=replace(target), spare_kernels=0
+    )
+
+    async def session() -> None:
+        for _ in range(runs):
+            events: list[Event] = []
+            try:
+                answer = await rlm.acompletion("How long?", "x" * 1000, readers=[events.append])
+                if answer.text != str(TURNS):
+                    errors.append(answer.reason or f"answered {answer.text[:100]!r}")
+            except RLMError as error:
+                errors.append(str(error))
+            gaps.extend(_gaps(events))
+            starts.extend(1000 * each.seconds for each in events if isinstance(each, KernelStarted))
+
+    peak = [0.0]
+    sampling = asyncio.create_task(_sample(pid, peak)) if pid is not None else None
+    began = time.perf_counter()
+    try:
+        await asyncio.gather(*(session() for _ in range(sessions)))
+        took = time.perf_counter() - began
+    finally:
+        if sampling is not None:
+            sampling.cancel()
+            with suppress(asyncio.CancelledError):
+                await sampling
+        await rlm.aclose()
+    total = sessions * runs
+    return Level(
+        sessions,
+        total,
+        60 * (total - len(errors)) / took,
+        _percentile(gaps, 50),
+        _percentile(gaps, 95),
+        _percentile(starts, 50),
+        peak[0] / MB / sessions if sampling is not None and peak[0] else None,
+        len(errors),
+        errors[0] if errors else "",
+    )
+
+
+def _gaps(events: Sequence[Event]) -> list[float]:
+    """Return the milliseconds from each reply of the root model but the first to its next request."""
+    roots = {each.call for each in events if isinstance(each, CallStarted) and each.kind == "root"}
+    calls = [each for each in events if isinstance(each, CallStarted | CallFinished) and each.call in roots]
+    gaps = [
+        1000 * (after.time - before.time)
+        for before, after in pairwise(calls)
+        if isinstance(before, CallFinished) and isinstance(after, CallStarted)
+    ]
+    return gaps[1:]
+
+
+async def _sample(pid: int, peak: list[float]) -> None:
+    while True:
+        with suppress(OSError):
+            peak[0] = max(peak[0], await asyncio.to_thread(_held, pid))
+        await asyncio.sleep(SAMPLE_SECONDS)
+
+
+def _held(pid: int) -> float:
+    """Return the bytes of a gateway's kernels, shared ones by their share."""
+    held = 0
+    for each in descendants(pid):
+        with suppress(OSError):
+            held += pss(each)[0]
+    return float(held)
+
+
+def _percentile(samples: Sequence[float], percent: int) -> float:
+    """Return a percentile by nearest rank; 0 without samples."""
+    ordered = sorted(samples)
+    return ordered[max(0, -(-len(ordered) * percent // 100) - 1)] if ordered else 0.0
+
+
+def as_table(levels: Sequence[Level], spare: Warm, where: dict[str, Any]) -> str:
+    """Return the table in Markdown."""
+    ready = f"{number(median(spare.spare))} ms with a spare kernel (goal {WARM_GOAL_MS:.0f} ms)"
+    lines = [
+        ", ".join(f"{name} {number(value)}" for name, value in where.items() if value is not None),
+        f"Ask to the end of the first cell: {ready}, {number(median(spare.cold))} ms without.",
+        "",
+        "| " + " | ".join(HEAD) + " |",
+        "|---" * len(HEAD) + "|",
+    ]
+    for each in levels:
+        cells = (
+            *(each.sessions, each.runs, each.runs_a_minute, each.gap_p50, each.gap_p95, each.start_p50),
+            *("-" if each.memory is None else each.memory, each.errors),
+        )
+        lines.append("| " + " | ".join(number(cell) for cell in cells) + " |")
+    lines += [f"{each.sessions} sessions: {each.first_error}" for each in levels if each.first_error]
+    return "\n".join(lines)
+
+
+def sessions_given(text: str) -> list[int]:
+    """Return the numbers in a list such as ``1,4,16``.
+
+    Raises:
+        InputError: it holds something else.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and 1 <= int(part) <= 1000 for part in parts):
+        raise InputError(f"--sessions is {text!r}", hint="give numbers from 1 to 1000, such as 1,4,16,64")
+    return [int(part) for part in parts]
