@@ -26,7 +26,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-__all__ = ["MESSAGE_BYTES", "mark", "serve"]
+__all__ = ["MESSAGE_BYTES", "hold_ports", "mark", "serve"]
 
 MESSAGE_BYTES = 100_000_000
 """What one request may weigh, all its buffers together: those between hold a message whole."""
@@ -207,20 +207,20 @@ class _Service:
     def _end(self) -> None:
         self._forget_files()
         with suppress(Exception):
-            self._hold_ports()
+            hold_ports()
         if hasattr(os, "killpg") and os.getpgrp() == os.getpid():
             os.killpg(os.getpgrp(), signal.SIGKILL)
         os._exit(0)
 
-    def _hold_ports(self) -> None:
-        """Keep the server from putting a kernel without a lease in this one's place.
 
-        Servers start a kernel again that has ended, at the same ports, and remove it when that fails a few
-        times.
-        """
-        application: Any = sys.modules["ipykernel.kernelapp"].IPKernelApp.instance()
-        if application.transport == "tcp":
-            names = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")
-            ports = [str(getattr(application, name)) for name in names]
-            command = [sys.executable, "-c", _HOLD, str(HOLD_SECONDS), application.ip, *ports]
-            subprocess.Popen(command, start_new_session=True)  # noqa: S603  numbers, and our own code
+def hold_ports() -> None:
+    """Keep the server from putting a kernel without a lease in this one's place.
+
+    Servers start a kernel again that has ended, at the same ports, and remove it when that fails a few times.
+    """
+    application: Any = sys.modules["ipykernel.kernelapp"].IPKernelApp.instance()
+    if application.transport == "tcp":
+        names = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")
+        ports = [str(getattr(application, name)) for name in names]
+        command = [sys.executable, "-c", _HOLD, str(HOLD_SECONDS), application.ip, *ports]
+        subprocess.Popen(command, start_new_session=True)  # noqa: S603  numbers, and our own code
