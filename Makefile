@@ -7,7 +7,7 @@ VENV ?= .venv
 PIP = $(VENV)/bin/python -m pip -qq --disable-pip-version-check
 ARGS ?=
 
-.PHONY: demo test bench dist clean
+.PHONY: demo test bench extension site dist clean
 
 demo: $(VENV)/installed
 	@PATH="$(abspath $(VENV))/bin:$$PATH" jupyter rlm demo $(ARGS)
@@ -20,6 +20,14 @@ test: $(VENV)/installed-test
 
 bench: $(VENV)/installed
 	@PATH="$(abspath $(VENV))/bin:$$PATH" jupyter rlm bench overhead $(ARGS)
+
+# Needs Node 20 or newer. The wheel that `make dist` builds has the extension if this was done before.
+extension: $(VENV)/installed-test
+	cd extension && npm ci && PATH="$(abspath $(VENV))/bin:$$PATH" npm run build
+
+# The in-browser demo, in build/site.
+site: extension
+	$(VENV)/bin/python jupyterlite_site/build.py $(ARGS)
 
 dist: $(VENV)/installed-test
 	rm -rf dist
@@ -40,4 +48,5 @@ $(VENV)/installed-test: pyproject.toml $(VENV)/installed
 	@touch $@
 
 clean:
+	rm -rf extension/lib extension/labextension extension/node_modules
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

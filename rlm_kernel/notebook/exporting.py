@@ -1,8 +1,10 @@
-"""A finished run in the form that a file's suffix asks for: notebook, page, Markdown, or JSON lines."""
+"""A finished run in the form that a file's suffix asks for: notebook, page, Markdown, trace, JSON lines."""
 
 from __future__ import annotations
 
+import json
 import os
+import sys
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
@@ -13,11 +15,12 @@ from ..events import CallDelta, CellOutput, Event
 from ..trace.jsonl import JsonlWriter, Trajectory
 from ..trace.progress import clean
 from ..trace.redact import Redactor
+from .bundle import MIME_TYPE, mimebundle
 from .recording import write_private
 
 __all__ = ["SUFFIXES", "Saver", "export"]
 
-SUFFIXES = (".ipynb", ".html", ".md", ".jsonl")
+SUFFIXES = (".ipynb", ".html", ".md", ".jsonl", ".rlm.json")
 
 
 def export(
@@ -58,7 +61,7 @@ def check_suffix(target: Path) -> None:
     Raises:
         InputError: it does not.
     """
-    if target.suffix not in SUFFIXES:
+    if not target.name.endswith(SUFFIXES):
         raise InputError(
             f"a run can't be exported to {target.name!r}: {target.suffix or 'no suffix'} names no form",
             hint=f"there are {', '.join(SUFFIXES)}",
@@ -84,7 +87,11 @@ def _write(
 
         return write_notebook(run, target, prompts=prompts, contexts=contexts, secrets=secrets)
     redact = Redactor(secrets)
-    if target.suffix == ".md":
+    if target.suffix == ".json":
+        # What an output holds of a run, whole: the JupyterLab extension opens it as it draws the output.
+        bundle = mimebundle(events, secrets=secrets, inline_bytes=sys.maxsize)
+        text = json.dumps(bundle[MIME_TYPE])
+    elif target.suffix == ".md":
         from .markdown import render  # noqa: PLC0415  on use
 
         text = redact(clean(render(run)))

@@ -33,7 +33,7 @@ COMMANDS = {
     "models": ("[FILTER]", "list the endpoint's models, with prices"),
     "cost": ("[last|all] [--by model|depth]", "show what runs have cost"),
     "trace": ("[RUN] [--node ID]", "show a run of this notebook again"),
-    "export": ("PATH [--run RUN] [--force]", "write a run as .ipynb, .html, .md or .jsonl"),
+    "export": ("PATH [--run RUN] [--force]", "write a run as .ipynb, .html, .md, .jsonl or .rlm.json"),
     "insert": ("[RUN] [--one]", "put the cells that the model ran below, as ordinary cells, or as one"),
     "say": ("TEXT", "tell the model of a run under way something"),
     "login": ("[--forget] [--keyring]", "type the endpoint's key, which is kept in memory"),

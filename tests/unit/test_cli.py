@@ -335,6 +335,18 @@ async def test_doctor_reports_settings_with_masked_keys_and_a_kernel(folder):
     assert KEY not in out
 
 
+async def test_doctor_tells_whether_the_extension_is_there(folder):
+    found = folder / "jupyter" / "labextensions" / "@rlm-kernel" / "labextension"
+    nowhere = {"JUPYTER_PREFER_ENV_PATH": "0", "JUPYTER_DATA_DIR": str(folder / "data")}
+    _, out, _ = await jupyter_rlm(folder, "doctor", JUPYTER_PATH=str(folder / "jupyter"), **nowhere)
+    assert f"JupyterLab extension: in {found.parents[1]}" not in out
+    found.mkdir(parents=True)
+    (found / "package.json").write_text("{}")
+    code, out, _ = await jupyter_rlm(folder, "doctor", JUPYTER_PATH=str(folder / "jupyter"), **nowhere)
+    assert code == 0
+    assert f"ok    JupyterLab extension: in {found.parents[1]}" in out
+
+
 async def test_doctor_fails_on_a_malformed_setting(folder):
     code, out, _ = await jupyter_rlm(folder, "doctor", MAX_DEPTH="deep")
     assert code == 1

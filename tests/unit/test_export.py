@@ -34,7 +34,7 @@ def write(path, events, **options):
     return path
 
 
-@pytest.mark.parametrize("suffix", [".ipynb", ".html", ".md", ".jsonl"])
+@pytest.mark.parametrize("suffix", [".ipynb", ".html", ".md", ".jsonl", ".rlm.json"])
 def test_every_form_is_written_from_a_file_and_from_events(tmp_path, suffix):
     events = recorded_run.run(TEXT)
     trajectory = write(tmp_path / "run.jsonl", events)
@@ -45,6 +45,11 @@ def test_every_form_is_written_from_a_file_and_from_events(tmp_path, suffix):
     assert "How many words are in the text?" in from_file.read_text()
     if suffix == ".jsonl":
         assert from_file.read_bytes() == trajectory.read_bytes()
+    elif suffix == ".rlm.json":
+        # As many lines, though only a run's own events name the contexts that its texts are slices of.
+        both = [json.loads(path.read_text()) for path in (from_file, from_events)]
+        assert len({len(each["lines"]) for each in both}) == 1
+        assert [each["summary"]["status"] for each in both] == ["answered"] * 2
     else:
         assert len(from_file.read_text()) == pytest.approx(len(from_events.read_text()), rel=0.01)
 

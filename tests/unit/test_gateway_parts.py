@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import pickle
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from rlm_kernel import RLM, ScriptedModel
 from rlm_kernel.config import resolve
 from rlm_kernel.errors import ConfigError, ContextError, KernelStartError
+from rlm_kernel.repl.gateway import deliveries
 from rlm_kernel.repl.gateway.address import Gateway
 from rlm_kernel.repl.gateway.answered import MAX_CHARS, Answered
 from rlm_kernel.repl.gateway.deliveries import PIECES_AHEAD, Deliveries
@@ -206,6 +208,29 @@ async def test_pieces_are_acknowledged_a_few_ahead_and_sent_again_after_a_break(
     assert list(kernel.files.values()) == [b"".join(pieces)]
     kernel.deliveries.drop()
     assert kernel.messages[-1] == ("rlm_drop", {"name": next(iter(kernel.files))}, [])
+
+
+@pytest.mark.parametrize(
+    ("line", "last"), [("quick", deliveries.PIECE_BYTES), ("slow", deliveries.SMALLEST_BYTES)]
+)
+async def test_pieces_are_as_large_as_the_line_is_fast(monkeypatch, line, last):
+    # Seen as such, whatever the time.
+    monkeypatch.setattr(deliveries, "QUICK_SECONDS", {"quick": float("inf"), "slow": -1.0}[line])
+    monkeypatch.setattr(deliveries, "SLOW_SECONDS", -1.0)
+    kernel = Kernel()
+    data = os.urandom(1024) * (10 * deliveries.PIECE_BYTES // 1024)
+    pieces = [data[at : at + deliveries.PIECE_BYTES] for at in range(0, len(data), deliveries.PIECE_BYTES)]
+    task = asyncio.create_task(kernel.deliveries.put("text", pieces, len(data), once=True))
+    number = 0
+    while not task.done():
+        if number < len(kernel.messages):
+            kernel.acknowledge(number)
+            number += 1
+        await asyncio.sleep(0)
+    sizes = [len(buffers[0]) for _, _, buffers in kernel.messages]
+    assert sizes[0] == deliveries.FIRST_BYTES
+    assert sizes[-1] == last
+    assert list(kernel.files.values()) == [data]
 
 
 @pytest.mark.parametrize("ends", ["refused", "dead"])

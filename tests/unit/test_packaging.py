@@ -1,6 +1,7 @@
 """What is installed: the wheel's files and metadata, and the source distribution's."""
 
 import email
+import os
 import shutil
 import subprocess
 import sys
@@ -13,24 +14,41 @@ import pytest
 import rlm_kernel
 
 ROOT = Path(__file__).parents[2]
-SOURCES = ("rlm_kernel", "pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "Makefile", ".env-example")
+SOURCES = (
+    *("rlm_kernel", "extension", "hatch_build.py", "pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE"),
+    *("Makefile", ".env-example"),
+)
+EXTENSION = "share/jupyter/labextensions/@rlm-kernel/labextension"
+
+
+def copy_sources(target):
+    """Copy what a clone has; the ignored folders are those that the extension's build leaves."""
+    ignored = shutil.ignore_patterns("__pycache__", "node_modules", "lib", "labextension")
+    for name in SOURCES:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, target / name, ignore=ignored)
+        else:
+            shutil.copy(ROOT / name, target / name)
+    return target
+
+
+def build(source, target, **environment):
+    """Build without network; return what `build` said, and whether it failed."""
+    command = [sys.executable, "-m", "build", "--no-isolation", "--skip-dependency-check", "--outdir", target]
+    env = {**os.environ, **environment}
+    done = subprocess.run(
+        [*command, source], capture_output=True, text=True, check=False, timeout=120, env=env
+    )
+    return done.stdout + done.stderr, done.returncode != 0
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory) -> Path:
-    """Build from a copy, without network; return the folder with the wheel and the source distribution."""
-    source = tmp_path_factory.mktemp("source")
-    for name in SOURCES:
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(ROOT / name, source / name)
+    """Build from a copy; return the folder with the wheel and the source distribution."""
     target = tmp_path_factory.mktemp("dist")
-    command = [sys.executable, "-m", "build", "--no-isolation", "--skip-dependency-check"]
-    done = subprocess.run(
-        [*command, "--outdir", target, source], capture_output=True, text=True, check=False, timeout=120
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    said, failed = build(copy_sources(tmp_path_factory.mktemp("source")), target)
+    assert not failed, said
+    assert "This wheel goes without it: the JupyterLab extension is not built" in said
     return target
 
 
@@ -93,5 +111,32 @@ def test_source_distribution_can_be_built_from(built):
         "CHANGELOG.md",
         ".env-example",
         "rlm_kernel/py.typed",
+        "hatch_build.py",
+        "extension/package-lock.json",
+        "extension/src/index.ts",
     }
     assert expected <= names
+
+
+def test_distributions_hold_the_extension_where_it_is_built(tmp_path):
+    (tmp_path / "source").mkdir()
+    source = copy_sources(tmp_path / "source")
+    said, failed = build(source, tmp_path / "dist", RLM_REQUIRE_EXTENSION="1")
+    assert failed
+    assert "make extension" in said
+    shutil.rmtree(tmp_path / "dist", ignore_errors=True)
+    for name, text in (("package.json", "{}"), ("static/remoteEntry.js", "var remote;")):
+        path = source / "extension" / "labextension" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    (source / "extension" / "node_modules").mkdir()
+    (source / "extension" / "node_modules" / "leftover.js").touch()
+    # The wheel is built from the source distribution, which has the built files therefore.
+    said, failed = build(source, tmp_path / "dist", RLM_REQUIRE_EXTENSION="1")
+    assert not failed, said
+    with zipfile.ZipFile(next((tmp_path / "dist").glob("*.whl"))) as archive:
+        names = {name.partition(".data/data/")[2] for name in archive.namelist() if EXTENSION in name}
+        assert not [name for name in archive.namelist() if "leftover" in name]
+    assert names == {
+        f"{EXTENSION}/{name}" for name in ("package.json", "static/remoteEntry.js", "install.json")
+    }
