@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -25,9 +26,13 @@ from rlm_kernel.repl.gateway.address import Gateway
 from rlm_kernel.repl.gateway.session import GatewaySession
 from rlm_kernel.repl.gateway.transport import GatewayTransport
 
+ROOT = Path(__file__).parents[2]
 TOKEN = "canary-0123456789-gateway"
-# A kernel that ended is noticed, and given up, soon.
-_SOON = ("--KernelRestarter.time_to_dead=0.3", "--KernelRestarter.stable_start_time=2")
+# A kernel that ended is noticed, and given up, soon: a start that fails takes a second each time.
+_SOON = (
+    *("--KernelRestarter.time_to_dead=0.3", "--KernelRestarter.stable_start_time=2"),
+    "--KernelRestarter.restart_limit=2",
+)
 NEEDS = {
     "kernel-gateway": ("jupyter-kernel-gateway==3.0.1", "jupyter-server==2.21.*", "ipykernel>=7"),
     "jupyter-server": ("jupyter-server==2.21.*", "ipykernel>=7"),
@@ -140,6 +145,15 @@ class Server:
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(15)
         self.kill()
+
+
+def offer_pyodide(server, specs):
+    """Have ``server`` offer the kernelspec `rlm-pyodide`, as it is found in the folder ``specs``."""
+    (given,) = specs.glob("kernels/rlm-pyodide/kernel.json")
+    spec = server.folder / "data" / "kernels" / "rlm-pyodide" / "kernel.json"
+    spec.parent.mkdir(parents=True, exist_ok=True)
+    # A Kernel Gateway hands its own variables on to no kernel.
+    spec.write_text(json.dumps({**json.loads(given.read_text()), "env": {"PYTHONPATH": os.fspath(ROOT)}}))
 
 
 class Line:
