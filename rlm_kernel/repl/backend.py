@@ -11,6 +11,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
+from .. import page
 from ..errors import ConfigError
 from .base import SessionFactory
 
@@ -92,6 +93,10 @@ class Backend:
         self._pools: list[Pool] = []
         self._own: SessionFactory | None = None if isinstance(repl, str) else repl
         self.name = repl if isinstance(repl, str) else str(getattr(repl, "backend", "custom"))
+        if page.here() and isinstance(repl, str) and repl != "lite":
+            raise ConfigError(
+                f"repl={repl!r} does not work in a web page", hint="leave it away: it is 'lite'"
+            )
         if repl == "shell":
             from .shell import Shell  # noqa: PLC0415  on use
 

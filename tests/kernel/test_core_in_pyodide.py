@@ -117,3 +117,23 @@ async def test_every_pure_module_can_be_imported_there(wheels):
     code = "\n".join([*lines, str(len(pure))])
     async with open_sandbox(env={"RLM_PYODIDE_WHEELS": wheels}) as repl:
         assert await repl.value(code) == str(len(pure))
+
+
+async def test_other_repls_are_refused_there_in_words(wheels):
+    code = """
+from rlm_kernel import RLM
+from rlm_kernel.errors import ConfigError
+from rlm_kernel.models.scripted import ScriptedModel
+
+for name in ("local", "shell", "gateway", "attach:kernel-1.json"):
+    try:
+        RLM(model=ScriptedModel([]), repl=name)
+    except ConfigError as error:
+        print(error, "|", error.hint)
+"""
+    async with open_sandbox(env={"RLM_PYODIDE_WHEELS": wheels}) as repl:
+        result = await repl.run(code)
+    told = "".join(each.text for each in result.outputs).splitlines()
+    hint = "leave it away: it is 'lite'"
+    names = ("local", "shell", "gateway", "attach:kernel-1.json")
+    assert told == [f"repl={name!r} does not work in a web page | {hint}" for name in names]
