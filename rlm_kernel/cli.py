@@ -242,7 +242,7 @@ def _add_bench(commands: Any) -> None:
         help="what a large run costs the page that shows it, and the notebook that keeps it",
         description="Measure the notebook's panel: messages and bytes to the page, the longest block of its "
         "main thread (needs Chromium and Playwright), and the size of what is saved. With --lab, measure "
-        "what a person waits for in JupyterLab instead: the first sign, Stop, a notebook that is opened again.",
+        "what a person waits for in JupyterLab: the first sign, Stop, a notebook that is opened again.",
         allow_abbrev=False,
     )
     parser.add_argument("--calls", type=_count, default=1000, metavar="N", help="calls (default 1000)")
