@@ -4,17 +4,16 @@ A gateway beside the orchestrator has the kernels. This script starts one on thi
 orchestrators, one after the other: the second goes on where the first has ended, with the same kernel and
 without the text. In a deployment, the gateway is the other container of the pod.
 
-Needs `pip install jupyter-kernel-gateway`. The model and its endpoint come from the environment: RLM_MODEL,
-OPENAI_API_KEY, OPENAI_BASE_URL.
+Needs `pip install 'rlm-kernel[gateway]'`. The model and its endpoint come from the environment: RLM_MODEL,
+OPENAI_API_KEY, OPENAI_BASE_URL. The gateway has neither: it is given an environment of its own.
 """
 
 import os
-import secrets
-import socket
 import subprocess
 import sys
 import tempfile
-import time
+
+from rlm_kernel.loopback import LoopbackGateway
 
 FIRST = """\
 from rlm_kernel import RLM
@@ -32,33 +31,16 @@ with RLM(repl="gateway") as rlm, rlm.session(name="pumps") as session:
         print(f"{entry['question']} {entry['answer']}")
 """
 
-
-def wait_until_it_listens(port: int) -> None:
-    for _ in range(600):
-        with socket.socket() as tried:
-            if tried.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.1)
-    raise TimeoutError("the gateway does not listen")
-
-
-with socket.socket() as found:
-    found.bind(("127.0.0.1", 0))
-    port = found.getsockname()[1]
-url, token = f"http://127.0.0.1:{port}", secrets.token_hex()
-
-with tempfile.TemporaryDirectory() as folder:
-    gateway = subprocess.Popen(
-        [sys.executable, "-m", "kernel_gateway", "--ip=127.0.0.1", f"--port={port}"],
-        env={**os.environ, "KG_AUTH_TOKEN": token},
-        stderr=subprocess.DEVNULL,
-    )
+with (
+    tempfile.TemporaryDirectory() as folder,
+    open(os.devnull, "wb") as log,
+    LoopbackGateway(["python3"], log=log) as gateway,
+):
     # RLM_STATE_DIR is a volume in a deployment: it tells the next orchestrator which kernel it was.
-    settings = {"RLM_GATEWAY_URL": url, "RLM_GATEWAY_TOKEN": token, "RLM_STATE_DIR": folder}
-    try:
-        wait_until_it_listens(port)
-        for orchestrator in (FIRST, SECOND):
-            subprocess.run([sys.executable, "-c", orchestrator], env={**os.environ, **settings}, check=True)
-    finally:
-        gateway.terminate()
-        gateway.wait()
+    settings = {
+        "RLM_GATEWAY_URL": gateway.url,
+        "RLM_GATEWAY_TOKEN": gateway.token,
+        "RLM_STATE_DIR": folder,
+    }
+    for orchestrator in (FIRST, SECOND):
+        subprocess.run([sys.executable, "-c", orchestrator], env={**os.environ, **settings}, check=True)

@@ -33,10 +33,15 @@ START_SECONDS = 120.0
 STOP_SECONDS = 20.0
 IDLE_SECONDS = 600
 CULL_EVERY = 60
+# Something else may take a kernel's port before it does; only one that has not run for so long is given
+# others. On a loaded machine it takes longer than a server's 10 s until a kernel finds out.
+STABLE_SECONDS = 30.0
 POLL_SECONDS = 0.05
 KERNEL = "rlm-pyodide"
 # Beside what local kernels have: where the WebAssembly kernel finds what it runs on, and its limits.
 _ALSO = ("XDG_CACHE_HOME", "DENO_DIR")
+# Out of the environment: a kernel whose start request brings none inherits the gateway's.
+_CONFIG = "import os\nc.KernelGatewayApp.auth_token = os.environ.pop('KG_AUTH_TOKEN')\n"
 
 
 class LoopbackGateway:
@@ -132,11 +137,13 @@ class LoopbackGateway:
                 "ensure_native_kernel": False,
             },
             "MappingKernelManager": {"cull_idle_timeout": self._idle, "cull_interval": CULL_EVERY},
+            "KernelRestarter": {"stable_start_time": STABLE_SECONDS},
         }
         folder = Path(self._folder)
         config = folder / "config" / "jupyter_kernel_gateway_config.json"
         config.parent.mkdir()
         config.write_text(json.dumps(settings), encoding="utf-8")
+        config.with_suffix(".py").write_text(_CONFIG, encoding="utf-8")
         self._process = subprocess.Popen(
             [sys.executable, "-m", "kernel_gateway"],
             cwd=folder,

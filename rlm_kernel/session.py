@@ -304,10 +304,12 @@ class Session:
             self._bind_loop()
         async with self._lock:
             self._closed = True
-            if self._standing.repl is not None:
-                await self._standing.repl.close()
-            if self._named is not None:
-                await self._named.aclose()
+            try:
+                if self._standing.repl is not None:
+                    await self._standing.repl.close()
+            finally:
+                if self._named is not None:
+                    await self._named.aclose()
 
     def close(self) -> None:
         """End the kernel, or leave that of a named session; see `aclose`."""

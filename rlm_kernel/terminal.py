@@ -142,7 +142,10 @@ def ask(
     elif path is not None:
         _write(f"Trajectory: {path}")
     if not answer:
-        complain(f"{answer.status}: {answer.reason or 'no answer'}", _HINTS.get(str(answer.status), ""))
+        hint = _HINTS.get(str(answer.status), "")
+        if answer.status == "failed" and settings["repl"].value == "gateway":
+            hint += "; `jupyter rlm doctor --gateway` walks to the gateway"
+        complain(f"{answer.status}: {answer.reason or 'no answer'}", hint)
     return answer
 
 

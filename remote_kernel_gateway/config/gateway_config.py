@@ -58,6 +58,8 @@ c.MappingKernelManager.cull_idle_timeout = int(os.environ.get("RLM_GATEWAY_CULL_
 c.MappingKernelManager.cull_interval = 30
 c.MappingKernelManager.cull_busy = False
 c.MappingKernelManager.cull_connected = False
+# A kernel that finds its port taken is given another one, also where so many start that it finds out late.
+c.KernelRestarter.stable_start_time = 30.0
 # Kept for an orchestrator that connects again.
 c.MappingKernelManager.buffer_offline_messages = True
 

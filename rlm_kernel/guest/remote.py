@@ -4,7 +4,8 @@ The host's messages arrive on the control channel, whose thread reads while a ce
 
 - ``rlm_put`` brings a piece of a file, and says where in it the piece belongs; ``rlm_drop`` deletes a file.
 - ``rlm_compare`` names the requests that the host works on. What else waits for an answer is sent again: the
-  request was lost, or the answer. The reply tells which cell runs, and how the one asked for ended.
+  request was lost, or the answer. The reply tells which cell runs, how the one asked for ended, and what the
+  host last marked: by that it knows later which contexts are loaded.
 - Any of these, and any answer, shows that the host is there. When nothing was heard for as long as the lease
   says, the kernel ends.
 """
@@ -26,7 +27,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-__all__ = ["MESSAGE_BYTES", "hold_ports", "mark", "serve"]
+__all__ = ["MESSAGE_BYTES", "hold_ports", "serve"]
 
 MESSAGE_BYTES = 100_000_000
 """What one request may weigh, all its buffers together: those between hold a message whole."""
@@ -68,11 +69,6 @@ def serve(shell: Any, host: Any, lease: float, lapsed: Callable[[], None] | None
         kernel._rlm_service = _Service(shell, host, kernel, lease, lapsed)
 
 
-def mark(marks: dict[str, str]) -> None:
-    """Remember, for a host that comes back, which contexts are loaded: a digest by name."""
-    sys.modules["IPython"].get_ipython().kernel._rlm_service.marks = marks
-
-
 class _Service:
     def __init__(
         self, shell: Any, host: Any, kernel: Any, lease: float, lapsed: Callable[[], None] | None
@@ -83,7 +79,7 @@ class _Service:
         self._kernel = kernel
         self._folder = ""
         self._heard = time.monotonic()
-        self.marks: dict[str, str] = {}
+        self.marks: Any = {}
         self._ended: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._withdrawn = threading.Event()
         handlers = kernel.control_handlers
@@ -149,6 +145,7 @@ class _Service:
         self._hear()
         content = message["content"]
         self._host.send_again(frozenset(content.get("have") or ()))
+        self.marks = content.get("marks", self.marks)
         cell = self._host.cell
         running = None if cell is None else (cell.parent or {}).get("header", {}).get("msg_id")
         asked = content.get("cell")

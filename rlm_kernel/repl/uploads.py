@@ -13,6 +13,7 @@ from typing import Any
 from ..context import Context
 from ..errors import CallError
 from ..events import ContextInfo
+from ..guest.formats import FORMATS
 from . import wire
 from .base import RLMQuery
 
@@ -53,6 +54,8 @@ class Uploads:
         for query, ref in items.items:
             context = None
             if ref is not None:
+                if ref.format not in FORMATS:
+                    raise CallError(f"a context in unknown format {ref.format!r}", kind="bad_request")
                 context = Context.spooled("context", ref.format, self._file_of(ref), _info(ref.info))
                 contexts.append(context)
             pairs.append((query, context))

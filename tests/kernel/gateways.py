@@ -28,10 +28,11 @@ from rlm_kernel.repl.gateway.transport import GatewayTransport
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "canary-0123456789-gateway"
-# A kernel that ended is noticed, and given up, soon: a start that fails takes a second each time.
+# A kernel that ended is noticed, and given up, soon: a start that fails takes a second each time. One that is
+# busy when it is to end is not waited for long.
 _SOON = (
     *("--KernelRestarter.time_to_dead=0.3", "--KernelRestarter.stable_start_time=2"),
-    "--KernelRestarter.restart_limit=2",
+    *("--KernelRestarter.restart_limit=2", "--KernelManager.shutdown_wait_time=1"),
 )
 NEEDS = {
     "kernel-gateway": ("jupyter-kernel-gateway==3.0.1", "jupyter-server==2.21.*", "ipykernel>=7"),

@@ -445,7 +445,8 @@ async def on_a_server(kind, request, folder):
                 connection_file=os.fspath(folder / "runtime" / f"kernel-{kernel}.json")
             )
             client.load_connection_file()
-            client.start_channels()
+            # On a loaded machine a heart may beat late, which is taken for its death.
+            client.start_channels(hb=False)
             await client.wait_for_ready(timeout=60)
             user = User(client, client)
             await user.run(STATE)

@@ -10,9 +10,11 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.request
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 from wasm import needs_deno
 
@@ -93,6 +95,14 @@ def test_kernels_are_given_no_key_and_others_are_not_there(monkeypatch):
     monkeypatch.setenv("MY_SECRET", KEY)
     monkeypatch.setenv("PYTHONPATH", os.fspath(ROOT))
     with LoopbackGateway(["python3"]) as gateway:
+        # By a request without variables of its own, as other clients make them.
+        asked = urllib.request.Request(
+            f"{gateway.url}/api/kernels", b"{}", headers={"Authorization": f"token {gateway.token}"}
+        )
+        with urllib.request.urlopen(asked) as reply:
+            assert reply.status == 201
+        (kernel,) = [each for each in psutil.Process(gateway.pid).children(True) if "-f" in each.cmdline()]
+        assert not {KEY, gateway.token} & set(kernel.environ().values())
         names, path = asyncio.run(look(gateway.url, gateway.token))
         assert "MY_SECRET" not in names
         assert not [name for name in names if name.startswith("KG_")]

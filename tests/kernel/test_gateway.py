@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from gateways import TOKEN, Line, Server, open_remote, python_of, until
+from gateways import TOKEN, Line, Server, offer_pyodide, open_remote, python_of, until
 
 from rlm_kernel import RLM, ScriptedModel
 from rlm_kernel.context import Context
@@ -73,6 +73,14 @@ def own_server(request, tmp_path):
 async def line(server):
     async with Line(server.port) as line:
         yield line
+
+
+@pytest.fixture(params=["python3", "rlm-pyodide"])
+def kernel(request, server):
+    """The name of a kernelspec of `server`."""
+    if request.param == "rlm-pyodide":
+        offer_pyodide(server, request.getfixturevalue("spec_folder"))
+    return request.param
 
 
 @asynccontextmanager
@@ -177,34 +185,15 @@ async def test_from_the_command_line(server, tmp_path):
     assert TOKEN.encode() not in out + error
 
 
-async def test_the_webassembly_kernel_over_a_gateway(request, tmp_path, spec_folder):
-    (given,) = spec_folder.glob("kernels/rlm-pyodide/kernel.json")
-    spec = tmp_path / "data" / "kernels" / "rlm-pyodide" / "kernel.json"
-    spec.parent.mkdir(parents=True)
-    # A Kernel Gateway hands its own variables on to no kernel.
-    spec.write_text(json.dumps({**json.loads(given.read_text()), "env": {"PYTHONPATH": os.fspath(ROOT)}}))
-    python = python_of("kernel-gateway", request.config.cache)
-    server = Server("kernel-gateway", python, tmp_path).start()
+async def test_the_webassembly_kernel_over_a_gateway(server, line, spec_folder):
+    offer_pyodide(server, spec_folder)
     text = "ünï" * 3_000_000
-    try:
-        async with (
-            Line(server.port) as line,
-            open_remote(f"http://127.0.0.1:{line.port}", ("context", text), name="rlm-pyodide") as repl,
-        ):
-            assert await repl.value("len(context), llm_query('q')") == "(9000000, 'reply to q')"
-            result = await repl.run("while True: pass", timeout=1)
-            assert (result.status, result.lost) == ("timed_out", "")
-            assert (
-                await repl.value("context[:3], llm_query_batched(['a', 'b'])[1]") == "('ünï', 'reply to b')"
-            )
-            repl.delay = 1.0
-            repl.called.clear()
-            cell = asyncio.create_task(repl.run("FINAL(llm_query('q'))"))
-            await repl.called.wait()
-            await broken(line)
-            assert (await asyncio.wait_for(cell, 30)).final.text == "reply to q"
-    finally:
-        server.stop()
+    url = f"http://127.0.0.1:{line.port}"
+    async with open_remote(url, ("context", text), name="rlm-pyodide") as repl:
+        assert await repl.value("len(context), llm_query('q')") == "(9000000, 'reply to q')"
+        result = await repl.run("while True: pass", timeout=1)
+        assert (result.status, result.lost) == ("timed_out", "")
+        assert await repl.value("context[:3], llm_query_batched(['a', 'b'])[1]") == "('ünï', 'reply to b')"
 
 
 async def test_runs_at_once(any_server):
@@ -258,6 +247,24 @@ async def survive(server, code):
     return answer.messages[-2]["content"]
 
 
+async def test_a_loop_that_ends_takes_its_kernels_along(server):
+    """Its tasks are cancelled, those that end kernels as well."""
+
+    async def run():
+        root = ScriptedModel(["```repl\nprint(1)\nimport time\ntime.sleep(60)\n```"], name="root")
+        rlm = RLM(root, repl="gateway", gateway_url=server.url, gateway_token=TOKEN)
+        printed = asyncio.Event()
+        readers = [lambda e: e.type == "cell_output" and printed.set()]
+        asking = asyncio.create_task(rlm.acompletion("What?", "text", readers=readers))
+        await printed.wait()
+        assert len(server.kernels()) == 1
+        asking.cancel()
+        await asyncio.wait([asking])
+
+    await asyncio.to_thread(lambda: asyncio.run(run()))
+    assert server.kernels() == []
+
+
 async def test_a_kernel_that_dies_is_replaced(any_server):
     told = await survive(any_server, "import os; os._exit(3)")
     assert "the gateway has started another one" in told
@@ -279,7 +286,8 @@ async def test_a_cell_past_its_time_is_interrupted(any_server):
         assert await repl.value("kept, llm_query('next')") == "(1, 'reply to next')"
 
 
-async def test_a_kernel_ended_by_somebody_else(server):
+async def test_a_kernel_ended_by_somebody_else(server, monkeypatch):
+    monkeypatch.setattr("rlm_kernel.repl.gateway.session.COMPARE_SECONDS", 0.5)
     async with open_remote(server.url) as repl:
         cell = asyncio.create_task(repl.run("llm_query('q')\nimport time\ntime.sleep(60)"))
         await repl.called.wait()
@@ -357,8 +365,8 @@ async def test_a_break_while_a_call_is_answered(server, line, way, far):
 
 
 @pytest.mark.parametrize("way", ["llm_query('q')", "await allm_query('q')"], ids=["stdin", "control"])
-async def test_an_answer_that_is_lost_is_given_again(server, line, way):
-    async with open_remote(f"http://127.0.0.1:{line.port}") as repl:
+async def test_an_answer_that_is_lost_is_given_again(server, kernel, line, way):
+    async with open_remote(f"http://127.0.0.1:{line.port}", name=kernel) as repl:
         repl.delay = 0.5
         cell = asyncio.create_task(repl.run(way))
         await repl.called.wait()
@@ -372,8 +380,8 @@ async def test_an_answer_that_is_lost_is_given_again(server, line, way):
 
 
 @pytest.mark.parametrize("way", ["llm_query('q')", "await allm_query('q')"], ids=["stdin", "control"])
-async def test_a_request_that_is_lost_is_made_again(server, line, way):
-    async with open_remote(f"http://127.0.0.1:{line.port}") as repl:
+async def test_a_request_that_is_lost_is_made_again(server, kernel, line, way):
+    async with open_remote(f"http://127.0.0.1:{line.port}", name=kernel) as repl:
         cell = asyncio.create_task(repl.run(f"import time\ntime.sleep(0.5)\n{way}"))
         await asyncio.sleep(0.2)
         line.swallows = True
@@ -386,8 +394,8 @@ async def test_a_request_that_is_lost_is_made_again(server, line, way):
 
 
 @pytest.mark.parametrize("code", ["done += 1\nFINAL(done)", "done += 1\n1/0"], ids=["answer", "error"])
-async def test_the_end_of_a_cell_that_is_lost_is_told_again(server, line, code):
-    async with open_remote(f"http://127.0.0.1:{line.port}") as repl:
+async def test_the_end_of_a_cell_that_is_lost_is_told_again(server, kernel, line, code):
+    async with open_remote(f"http://127.0.0.1:{line.port}", name=kernel) as repl:
         await repl.run("done = 0")
         cell = asyncio.create_task(repl.run(f"import time\ntime.sleep(0.5)\n{code}"))
         await asyncio.sleep(0.2)
@@ -403,8 +411,8 @@ async def test_the_end_of_a_cell_that_is_lost_is_told_again(server, line, code):
         assert await repl.value("done") == "1"
 
 
-async def test_a_cell_that_is_lost_on_its_way_is_sent_again_and_runs_once(server, line):
-    async with open_remote(f"http://127.0.0.1:{line.port}") as repl:
+async def test_a_cell_that_is_lost_on_its_way_is_sent_again_and_runs_once(server, kernel, line):
+    async with open_remote(f"http://127.0.0.1:{line.port}", name=kernel) as repl:
         await repl.run("done = 0")
         line.swallows = True
         cell = asyncio.create_task(repl.run("done += 1\ndone"))
@@ -427,9 +435,9 @@ async def test_a_cell_that_is_asked_for_during_a_break(server, line):
         assert await repl.value("done") == "1"
 
 
-async def test_a_break_while_a_context_is_under_way(server, line):
+async def test_a_break_while_a_context_is_under_way(server, kernel, line):
     text = os.urandom(15 * 2**20).hex()
-    async with open_remote(f"http://127.0.0.1:{line.port}") as repl:
+    async with open_remote(f"http://127.0.0.1:{line.port}", name=kernel) as repl:
         before = line.bytes_up
         load = asyncio.create_task(repl.session.load([Context.of("text", text)], {}))
         await until(lambda: line.bytes_up > before + 10 * 2**20)
@@ -439,14 +447,15 @@ async def test_a_break_while_a_context_is_under_way(server, line):
         assert await repl.value("import hashlib; hashlib.sha256(text.encode()).hexdigest()") == repr(digest)
 
 
-async def test_a_run_over_breaks_pays_nothing_twice(server, line):
+async def test_a_run_over_breaks_pays_nothing_twice(server, kernel, line):
     replies = [
         block("first = llm_query_batched([f'a{i}' for i in range(20)])"),
         block("import asyncio\nsecond = await asyncio.gather(*[allm_query(f'b{i}') for i in range(20)])"),
         block("FINAL([len(first), len(second), set(first + second) == {'reply'}])"),
     ]
     slow = lambda served: Fault("slow", seconds=0.4) if served.model == "sub" else None  # noqa: E731
-    async with playing(f"http://127.0.0.1:{line.port}", *replies, fault=slow) as (rlm, endpoint):
+    url = f"http://127.0.0.1:{line.port}"
+    async with playing(url, *replies, fault=slow, kernel_name=kernel) as (rlm, endpoint):
         run = asyncio.create_task(rlm.acompletion("What?", "text"))
         for count in (5, 25):
             await until(lambda: asked(endpoint) >= count)  # noqa: B023  awaited here
@@ -501,16 +510,18 @@ async def test_a_run_whose_gateway_is_gone_for_good_fails_with_the_reason(own_se
 # The lease -------------------------------------------------------------------------------------------
 
 
-async def test_a_kernel_whose_host_is_gone_goes_away_and_one_whose_line_blinked_does_not(server):
-    async with Line(server.port) as line, open_remote(f"http://127.0.0.1:{line.port}", lease=3.0) as repl:
+async def test_a_kernel_whose_host_is_gone_goes_away_and_one_whose_line_blinked_does_not(
+    server, kernel, line
+):
+    async with open_remote(f"http://127.0.0.1:{line.port}", name=kernel, lease=3.0) as repl:
         await repl.run("kept = 1")
         await broken(line, 1.0)
         # Longer than the lease, and the kernel hears of us all the time.
         result = await repl.run("import time\ntime.sleep(4)\nkept")
         assert (result.lost, result.outputs[-1].text) == ("", "1")
-        (kernel,) = server.kernels()
+        (id_,) = server.kernels()
         line.cut()
-        await until(lambda: kernel not in server.kernels())
+        await until(lambda: id_ not in server.kernels())
         line.heal()
         result = await asyncio.wait_for(repl.run("kept"), 30)
         assert result.status == "died"

@@ -13,13 +13,15 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from gateways import TOKEN, Server, open_remote, python_of, until
+from gateways import TOKEN, Server, offer_pyodide, open_remote, python_of, until
 
 from rlm_kernel import RLM, ScriptedModel
 from rlm_kernel.errors import ConfigError, InputError
 from rlm_kernel.messages import message_text
 from rlm_kernel.models.server import ScriptedServer
 from rlm_kernel.repl.gateway.address import Gateway
+from rlm_kernel.repl.gateway.deliveries import Deliveries
+from rlm_kernel.repl.gateway.named_session import NamedTransport
 from rlm_kernel.repl.gateway.rest import Rest
 
 pytestmark = [
@@ -39,6 +41,14 @@ def server(request, tmp_path_factory):
     server = Server("kernel-gateway", python, tmp_path_factory.mktemp("named")).start()
     yield server
     server.stop()
+
+
+@pytest.fixture(params=["python3", "rlm-pyodide"])
+def spec(request, server):
+    """The name of a kernelspec of `server`."""
+    if request.param == "rlm-pyodide":
+        offer_pyodide(server, request.getfixturevalue("spec_folder"))
+    return request.param
 
 
 @pytest.fixture(autouse=True)
@@ -73,28 +83,37 @@ def notices(events):
     return [event.text for event in events if event.type == "notice"]
 
 
-async def test_kernel_variables_contexts_and_history_outlive_their_process(server, state):
-    text = "ünï " * 500_000
+async def test_kernel_variables_contexts_and_history_outlive_their_process(server, state, spec, monkeypatch):
+    brought = []
+
+    async def put(self, what, *args, **options):
+        brought.append(what)
+        return await original(self, what, *args, **options)
+
+    original = Deliveries.put
+    monkeypatch.setattr(Deliveries, "put", put)
+    text = "ünï " * 2_000_000
     async with (
-        playing(server, block("mine = len(context); FINAL(mine)")) as rlm,
+        playing(server, block("mine = len(context); FINAL(mine)"), kernel_name=spec) as rlm,
         rlm.session(text, name="research") as session,
     ):
         first = await session.aask("How long?")
-    assert first.value == 2_000_000
+    assert first.value == 8_000_000
     kernel = record_of(state)["kernel"]
     assert kernel in server.kernels()
 
     events = []
     said = block("FINAL([mine, len(context), history[0]['answer'], len(history), answer['content']])")
     async with (
-        playing(server, said, events=events) as rlm,
-        # The same context again is no other one.
+        playing(server, said, events=events, kernel_name=spec) as rlm,
+        # The same context again is no other one, and is not loaded again.
         rlm.session(text, name="research") as session,
     ):
         assert session.contexts == ("context",)
         second = await session.aask("And now?")
         assert len(session.history) == 2
-    assert second.value == [2_000_000, 2_000_000, "2000000", 1, ""]
+    assert second.value == [8_000_000, 8_000_000, "8000000", 1, ""]
+    assert brought.count("context") == 1
     assert "still there: mine" in first_message(second)
     assert "asked: 'How long?'" in first_message(second)
     (started,) = [event for event in events if event.type == "kernel_started"]
@@ -103,14 +122,54 @@ async def test_kernel_variables_contexts_and_history_outlive_their_process(serve
     assert started.run
 
     said = block("FINAL([context, context_0[:3], mine, len(history), history[-1]['value'][0]])")
-    async with playing(server, said) as rlm, rlm.session("more", name="research") as session:
+    async with (
+        playing(server, said, kernel_name=spec) as rlm,
+        rlm.session("more", name="research") as session,
+    ):
         third = await session.aask("With that?")
-        assert third.value == ["more", "ünï", 2_000_000, 2, 2_000_000]
+        assert third.value == ["more", "ünï", 8_000_000, 2, 8_000_000]
         assert set(session.contexts) == {"context", "context_0"}
     await ended(server, kernel)
 
 
-async def test_a_process_that_was_killed_left_everything(server, state, tmp_path):
+@pytest.mark.parametrize("kind", ["jupyter-server", "enterprise-gateway"])
+async def test_other_servers_keep_a_session_too(request, state, tmp_path, kind):
+    server = Server(kind, python_of(kind, request.config.cache), tmp_path).start()
+    try:
+        async with (
+            playing(server, block("mine = 1; FINAL(context)")) as rlm,
+            rlm.session("text", name="research") as session,
+        ):
+            assert (await session.aask("One?")).value == "text"
+        kernel = record_of(state)["kernel"]
+        async with (
+            playing(server, block("FINAL([mine, context])")) as rlm,
+            rlm.session(name="research") as session,
+        ):
+            assert (await session.aask("Two?")).value == [1, "text"]
+        assert record_of(state)["kernel"] == kernel
+        assert server.kernels() == [kernel]
+    finally:
+        server.stop()
+
+
+async def take_for_idle(server, kernel):
+    """Have a server believe that a busy kernel is idle: it does when one has answered on control."""
+
+    class Visitor(NamedTransport):
+        async def _start(self, rest):
+            return self.left
+
+    visitor = Visitor(Gateway(server.url, TOKEN), kernel)
+    await visitor.open(lambda message: None, lambda cause: None)
+    visitor.send("control", "rlm_compare", {"have": []})
+    async with Rest(Gateway(server.url, TOKEN)) as rest, asyncio.timeout(60):
+        while await rest.state(kernel) != "idle":  # noqa: ASYNC110  another process's
+            await asyncio.sleep(0.05)
+    await visitor.close()
+
+
+async def test_a_process_that_was_killed_left_everything(server, state, tmp_path, spec):
     program = tmp_path / "orchestrator.py"
     program.write_text(
         "import sys, time\nfrom rlm_kernel import RLM, ScriptedModel\n"
@@ -128,6 +187,7 @@ async def test_a_process_that_was_killed_left_everything(server, state, tmp_path
             "PYTHONPATH": os.fspath(ROOT),
             "RLM_GATEWAY_URL": server.url,
             "RLM_GATEWAY_TOKEN": TOKEN,
+            "RLM_KERNEL_NAME": spec,
         },
         stdout=asyncio.subprocess.PIPE,
     )
@@ -137,6 +197,7 @@ async def test_a_process_that_was_killed_left_everything(server, state, tmp_path
             rlm.session(name="research")
     process.kill()
     await process.wait()
+    await take_for_idle(server, record_of(state)["kernel"])
     async with (
         playing(server, block("FINAL([kept, context, len(history)])")) as rlm,
         rlm.session(name="research") as session,
@@ -146,10 +207,14 @@ async def test_a_process_that_was_killed_left_everything(server, state, tmp_path
     await ended(server, record_of(state)["kernel"])
 
 
-@pytest.mark.parametrize("how", ["ended", "restarted", "died"])
-async def test_a_kernel_that_is_gone_is_replaced_and_that_is_told(server, state, how):
+@pytest.mark.parametrize(
+    ("spec", "how"),
+    [*(("python3", how) for how in ("ended", "restarted", "died")), ("rlm-pyodide", "restarted")],
+    indirect=["spec"],
+)
+async def test_a_kernel_that_is_gone_is_replaced_and_that_is_told(server, state, spec, how):
     async with (
-        playing(server, block("mine = 1; FINAL(context)")) as rlm,
+        playing(server, block("mine = 1; FINAL(context)"), kernel_name=spec) as rlm,
         rlm.session("text", name="research") as session,
     ):
         await session.aask("One?")
@@ -163,7 +228,10 @@ async def test_a_kernel_that_is_gone_is_replaced_and_that_is_told(server, state,
             os.kill(int(await pid_of(server, kernel)), 9)
     events = []
     said = block("FINAL(['mine' in globals(), context, len(history)])")
-    async with playing(server, said, events=events) as rlm, rlm.session(name="research") as session:
+    async with (
+        playing(server, said, events=events, kernel_name=spec) as rlm,
+        rlm.session(name="research") as session,
+    ):
         answer = await session.aask("Two?")
     assert answer.value == [False, "text", 1]
     assert "the kernel was lost since the last question" in first_message(answer)
@@ -187,9 +255,9 @@ async def pid_of(server, kernel):
     raise AssertionError("no such process")
 
 
-async def test_the_kernel_ends_when_nobody_comes(server, state, monkeypatch):
+async def test_the_kernel_ends_when_nobody_comes(server, state, spec, monkeypatch):
     monkeypatch.setattr("rlm_kernel.repl.gateway.named.LEAST_IDLE_SECONDS", 0.1)
-    async with playing(server, block("FINAL(1)")) as rlm:
+    async with playing(server, block("FINAL(1)"), kernel_name=spec) as rlm:
         async with rlm.session("text", name="research", idle=1.5) as session:
             assert await session.aask("One?")
         kernel = record_of(state)["kernel"]
@@ -316,6 +384,13 @@ async def test_sessions_of_the_command_line(server, state, tmp_path):
         tmp_path, server, "sessions", "stop", "research", RLM_GATEWAY_TOKEN="wrong"
     )
     assert (code, "refuses the token" in error, kernel in server.kernels()) == (6, True, True)
+    # The token is for the server that it came with, and for no other.
+    elsewhere = {"RLM_GATEWAY_URL": "https://other.example"}
+    code, out, _ = await command(tmp_path, server, "sessions", "list", **elsewhere)
+    assert (code, "unknown" in out) == (0, True)
+    code, out, error = await command(tmp_path, server, "sessions", "stop", "research", **elsewhere)
+    assert (code, "not sent to http://127.0.0.1:" in error) == (2, True)
+    assert kernel in server.kernels()
     code, out, _ = await command(tmp_path, server, "sessions", "stop", "research")
     assert (code, out) == (0, "research has ended\n")
     assert kernel not in server.kernels()
@@ -332,8 +407,10 @@ async def test_a_session_whose_gateway_is_gone_can_be_forgotten(server, state, t
     path.write_text(json.dumps({**record_of(state), "url": "http://127.0.0.1:9"}))
     code, out, _ = await command(tmp_path, server, "sessions", "list")
     assert (code, "unknown" in out) == (0, True)
-    code, _, error = await command(tmp_path, server, "sessions", "stop", "research")
-    assert (code, "--force" in error, path.exists()) == (6, True, True)
+    for url, expected in (("http://127.0.0.1:9", 6), (server.url, 2)):
+        asked = ("sessions", "stop", "research")
+        code, _, error = await command(tmp_path, server, *asked, RLM_GATEWAY_URL=url)
+        assert (code, "--force" in error, path.exists()) == (expected, True, True)
     code, _, _ = await command(tmp_path, server, "sessions", "stop", "--force", "research")
     assert (code, path.exists()) == (0, False)
     await ended(server, kernel)

@@ -1,8 +1,9 @@
 """What the kernel `rlm-pyodide` owes to a host behind a gateway: large answers in pieces, an end of its own.
 
 The sandbox takes no file while a cell waits for an answer, so that an answer too large for one message is
-put together here, and handed on as if it had come whole. A host that says ``rlm_here`` from time to time is
-missed when it no longer does; one that never does, at the other end of a local socket, is not.
+put together here, and handed on as if it had come whole. Pieces of a context go on to it in their order, each
+once, whatever a broken connection makes of that. A host that compares what it has with ours is missed when it
+no longer does; one that never does, at the other end of a local socket, is not.
 """
 
 from __future__ import annotations
@@ -10,16 +11,18 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 from ...guest.remote import hold_ports
 
-__all__ = ["Held", "Lease"]
+__all__ = ["Arrived", "Held", "Lease"]
 
 MAX_HELD = 64 * 1024 * 1024
 MAX_FILES = 16
+MAX_NAMES = 64
 MAX_STEP_SECONDS = 10.0
 LEAST_SECONDS = 1.0
 
@@ -67,6 +70,30 @@ class Held:
         self._files.clear()
 
 
+class Arrived:
+    """How much of each file the sandbox has, from its beginning: it takes pieces in order, and each once."""
+
+    def __init__(self) -> None:
+        self._sizes: OrderedDict[str, int] = OrderedDict()
+
+    def has(self, name: str, offset: int, size: int) -> bool:
+        """Whether the sandbox has the piece.
+
+        Raises:
+            ValueError: one before it is missing. It comes, and then this one comes again.
+        """
+        there = self._sizes.get(name)
+        if offset > (there or 0):
+            raise ValueError(f"a piece at {offset:,} where {there or 0:,} was due")
+        return there is not None and offset + size <= there
+
+    def note(self, name: str, size: int) -> None:
+        """Note that so much of the file is there."""
+        self._sizes[name] = size
+        while len(self._sizes) > MAX_NAMES:
+            self._sizes.popitem(last=False)
+
+
 class Lease:
     """Calls ``end`` once a host that was heard is silent for as long as it said it might be."""
 
@@ -75,12 +102,11 @@ class Lease:
         self._heard = 0.0
         self._seconds = 0.0
 
-    def hear(self, content: Any) -> None:
-        """Note a word of the host's."""
-        seconds = content.get("lease") if isinstance(content, dict) else None
+    def hear(self, seconds: Any = None) -> None:
+        """Note a word of the host's, and for how long it may be silent from now on, if it says so."""
+        self._heard = time.monotonic()
         if not isinstance(seconds, int | float) or not seconds >= LEAST_SECONDS:
             return
-        self._heard = time.monotonic()
         first, self._seconds = not self._seconds, float(seconds)
         if first:
             threading.Thread(target=self._watch, name="rlm-lease", daemon=True).start()

@@ -32,7 +32,8 @@ from ...repl.pyodide.layout import LAYOUTS
 from ...repl.pyodide.transport import CAUSE
 from ...repl.pyodide.watch import Limits
 from . import rich
-from .distant import Held, Lease
+from .distant import Arrived, Held, Lease
+from .unanswered import Ended, Request, Unanswered
 
 __all__ = ["EXIT_CODE", "PyodideKernel", "launch"]
 
@@ -117,7 +118,8 @@ class _Cell:
         self.number = number
         self.silent = silent
         self.error: tuple[str, str, list[str]] | None = None
-        self.asked: set[str] = set()
+        # By the id of the message, that of the envelope in it; empty if it is a person's line.
+        self.asked: dict[str, str] = {}
 
 
 class PyodideKernel(Kernel):
@@ -148,8 +150,15 @@ class PyodideKernel(Kernel):
             self.control_handlers[type_] = self._pass_on
         self.control_handlers["rlm_put"] = self._put
         self.control_handlers["rlm_drop"] = self._drop
-        self.control_handlers["rlm_here"] = self._hear
+        self.control_handlers["rlm_compare"] = self._compare
         self._held = Held()
+        self._arrived = Arrived()
+        self._unanswered = Unanswered()
+        self._ended = Ended()
+        self._marks: Any = {}
+        self._running = ""
+        # What the host works on; the rest is to be sent again.
+        self._have: Any = None
         self._lease = Lease(self._end_by_itself)
 
     @property
@@ -184,6 +193,14 @@ class PyodideKernel(Kernel):
         The thread waits, as it does in an ipykernel; interrupts and the answers to calls come in by another
         one.
         """
+        self._unanswered.clear()
+        self._running = self._request[1]["header"]["msg_id"]
+        reply = await self._execute(code, silent=silent, allow_stdin=allow_stdin)
+        self._ended.note(self._running, reply, self._unanswered.report)
+        self._running = ""
+        return reply
+
+    async def _execute(self, code: str, *, silent: bool, allow_stdin: bool) -> dict[str, Any]:
         try:
             child = self._starting.wait()
         except RLMError as error:
@@ -207,6 +224,10 @@ class PyodideKernel(Kernel):
                 # What it sent last, a sandbox that is being ended is not heard on.
                 self._die(child, cell)
             frame = child.take()
+            if self._have is not None:
+                have, self._have = self._have, None
+                for request in self._unanswered.lost(have):
+                    self._send_request(cell, request)
             if frame is None:
                 if dict(poller.poll(1000)).get(self.stdin_socket):
                     self._take_reply(child, cell)
@@ -307,25 +328,40 @@ class PyodideKernel(Kernel):
         for size in frame.header["sizes"]:
             pieces.append(bytes(frame.body[at : at + size]))
             at += size
-        ident, parent = self._request
         if frame.op == "ask":
             prompt, *buffers = pieces
-            content = {
-                "prompt": prompt.decode("utf-8", "replace"),
-                "password": frame.header["password"],
-            }
-            sent = self._signed.send(
-                self.stdin_socket, "input_request", content, parent=parent, ident=ident, buffers=buffers
-            )
-            cell.asked.add(sent["header"]["msg_id"])
+            request = Request(prompt.decode("utf-8", "replace"), buffers, stdin=True)
+            self._send_request(cell, request, password=frame.header["password"])
             return
-        envelopes, buffers = [], []
+        requests = []
         counts = frame.header["counts"]
         texts, rest = pieces[: len(counts)], pieces[len(counts) :]
         for text, count in zip(texts, counts, strict=True):
-            envelopes.append([text.decode("utf-8", "replace"), count])
-            buffers.extend(rest[:count])
+            requests.append(Request(text.decode("utf-8", "replace"), rest[:count], stdin=False))
             rest = rest[count:]
+        self._post(requests)
+
+    def _send_request(self, cell: _Cell, request: Request, *, password: bool = False) -> None:
+        if not request.stdin:
+            self._post([request])
+            return
+        ident, parent = self._request
+        content = {"prompt": request.text, "password": password}
+        id_ = self._unanswered.asked(request)
+        sent = self._signed.send(
+            *(self.stdin_socket, "input_request", content),
+            parent=parent,
+            ident=ident,
+            buffers=request.buffers,
+        )
+        cell.asked[sent["header"]["msg_id"]] = id_
+
+    def _post(self, requests: list[Request]) -> None:
+        _, parent = self._request
+        for request in requests:
+            self._unanswered.asked(request)
+        envelopes = [[request.text, len(request.buffers)] for request in requests]
+        buffers = [each for request in requests for each in request.buffers]
         self._signed.send(
             self.iopub_socket,
             "rlm_request",
@@ -346,17 +382,22 @@ class PyodideKernel(Kernel):
         # Not every frontend says what it answers.
         if not isinstance(value, str) or (answered not in cell.asked if answered else not cell.asked):
             return
+        if answered:
+            self._unanswered.answered(cell.asked[answered])
         body = self._held.whole_text(value).encode("utf-8", "surrogatepass")
         if len(body) <= MAX_REPLY:
             child.send({"op": "stdin"}, body)
 
     def _pass_on(self, stream: Any, ident: Any, message: dict[str, Any]) -> None:
         """Pass an answer on to the guest of the cell that runs; in the control channel's thread."""
+        self._lease.hear()
         child = self._starting.child
         if child is None or self._cell is None:
             return
         content = message["content"]
         if isinstance(content.get("replies"), list):
+            for each in content["replies"]:
+                self._unanswered.answered(each.get("id") if isinstance(each, dict) else None)
             content = {**content, "replies": [self._held.whole(each) for each in content["replies"]]}
         body = json.dumps({"type": message["header"]["msg_type"], "content": content}).encode()
         if len(body) <= MAX_REPLY:
@@ -364,6 +405,7 @@ class PyodideKernel(Kernel):
 
     def _put(self, stream: Any, ident: Any, message: dict[str, Any]) -> None:
         """Put a piece of a file into the sandbox's memory; in the thread of the control channel."""
+        self._lease.hear()
         error = self._put_piece(message)
         content = {"status": "error" if error else "ok", "evalue": error}
         self._signed.send(stream, "rlm_put_reply", content, message, ident=ident)
@@ -375,22 +417,49 @@ class PyodideKernel(Kernel):
             return "a piece needs a name and one buffer"
         if type(offset) is not int or type(total) is not int or not 0 <= offset <= total <= MAX_PUT:
             return "a piece needs its offset, and the size of the whole"
+        data = memoryview(buffers[0]).cast("B")
         if self._cell is not None:
-            return self._held.put(name, offset, total, memoryview(buffers[0]).cast("B"))
-        try:
-            child = self._starting.wait()
-        except RLMError as error:
-            return str(error)
+            return self._held.put(name, offset, total, data)
         header = {"op": "put", "path": f"/contexts/{name}", "offset": offset, "total": total}
         header["once"] = content.get("once") is True
         if content.get("text") in LAYOUTS:
             header["text"] = content["text"]
-        answer = child.ask(header, memoryview(buffers[0]).cast("B"))
-        return "the sandbox has ended" if answer is None else str(answer.header["error"])
+        try:
+            return "" if self._arrived.has(name, offset, len(data)) else self._store(name, header, data)
+        except (RLMError, ValueError) as error:
+            return str(error)
 
-    def _hear(self, stream: Any, ident: Any, message: dict[str, Any]) -> None:
-        """Note that the host is there."""
-        self._lease.hear(message["content"])
+    def _store(self, name: str, header: dict[str, Any], data: memoryview) -> str:
+        answer = self._starting.wait().ask(header, data)
+        if answer is None:
+            return "the sandbox has ended"
+        if not answer.header["error"]:
+            self._arrived.note(name, header["offset"] + len(data))
+        return str(answer.header["error"])
+
+    def _compare(self, stream: Any, ident: Any, message: dict[str, Any]) -> None:
+        """Have made again what was lost, and tell how cells ended; in the thread of the control channel.
+
+        As `rlm_kernel.guest.remote` does it. A kernel that has run nothing yet has taken the place of another
+        one, and says nothing.
+        """
+        content = message["content"]
+        self._lease.hear(content.get("lease"))
+        if not self._number or self._starting.child is None:
+            return
+        self._unanswered.followed = True
+        if isinstance(content.get("marks"), dict):
+            self._marks = content["marks"]
+        # In this order: a cell that has ended since is among those that have.
+        running = self._running or None
+        asked = content.get("cell")
+        ended = self._ended.of(asked) if asked != running else None
+        if running:
+            # The socket of stdin is the other thread's.
+            self._have = content.get("have") or []
+            self._starting.child.wake()
+        state = {"running": running, "ended": ended, "marks": self._marks, "holds_texts": True}
+        self._signed.send(stream, "rlm_state", state, message, ident=ident)
 
     def _end_by_itself(self) -> None:
         self._starting.close()

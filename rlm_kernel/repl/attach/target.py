@@ -98,11 +98,11 @@ class KernelOfServer:
 def target_of(text: str, settings: Mapping[str, Any]) -> KernelOnFile | KernelOfServer:
     """Return the kernel that ``text`` names: what follows `PREFIX`.
 
-    A URL's server is asked with the gateway's token of ``settings``. Anything else is a path, or the name or
-    the id of a connection file in Jupyter's runtime folder.
+    A URL's server is asked with the token of ``settings``, unless they name another server. Anything else is
+    a path, or the name or the id of a connection file in Jupyter's runtime folder.
 
     Raises:
-        ConfigError: it names none, or more than one.
+        ConfigError: it names none, or more than one; or the token is another server's.
     """
     text = text.strip()
     if not text:
@@ -114,8 +114,7 @@ def target_of(text: str, settings: Mapping[str, Any]) -> KernelOnFile | KernelOf
             raise ConfigError(
                 "repl='attach:' has a URL that is no kernel's", hint=f"{_HINT}, and nothing more"
             )
-        token, insecure = settings.get("gateway_token") or "", bool(settings.get("gateway_insecure"))
-        return KernelOfServer(Gateway(found["server"], token, allow_http=insecure), found["kernel"])
+        return KernelOfServer(Gateway.elsewhere(found["server"], settings), found["kernel"])
     return KernelOnFile(_connection_file(text))
 
 

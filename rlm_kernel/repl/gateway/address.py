@@ -86,6 +86,22 @@ class Gateway:
             allow_http=bool(settings.get("gateway_insecure")),
         )
 
+    @classmethod
+    def elsewhere(cls, url: str, settings: Mapping[str, Any], *, kernel_name: str = "") -> Gateway:
+        """Return the server at ``url``, which came from somewhere else than the settings, with their token.
+
+        Raises:
+            ConfigError: the token is another server's.
+        """
+        named = settings.get("gateway_url") or settings.get("wasm_service_url")
+        token = settings.get("gateway_token")
+        if token and named and _origin(named) != _origin(url):
+            raise ConfigError(
+                f"the token that is set is for {_origin(named)}, and is not sent to {_origin(url)}",
+                hint="set RLM_GATEWAY_URL and RLM_GATEWAY_TOKEN to that server's, or unset RLM_GATEWAY_URL",
+            )
+        return cls(url, token or "", kernel_name, allow_http=bool(settings.get("gateway_insecure")))
+
     @property
     def headers(self) -> Mapping[str, str]:
         """The headers of every request."""
@@ -144,6 +160,14 @@ class Gateway:
                 hint=f"it has: {', '.join(health.kernelspecs) or 'none'}; give one of them as kernel_name=",
             )
         return health
+
+
+def _origin(url: str) -> str:
+    """Return scheme, host and port of a URL, and nothing else that may be in it."""
+    parts = urlsplit(url)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return f"{parts.scheme}://{host}:{port}"
 
 
 def _is_loopback(host: str) -> bool:

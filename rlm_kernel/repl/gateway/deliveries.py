@@ -20,6 +20,7 @@ from typing import Any
 
 from ...context import Context
 from ...errors import ContextError, KernelStartError
+from ..pyodide.layout import LAYOUTS, in_layout, layout
 from ..transport import Channel, JupyterMessage
 
 __all__ = ["PIECE_BYTES", "Deliveries", "Delivering"]
@@ -51,10 +52,11 @@ class Deliveries:
         self._names: list[str] = []
         self._size = FIRST_BYTES
 
-    async def put(self, what: str, pieces: Iterable[bytes], total: int, *, once: bool) -> str:
+    async def put(self, what: str, pieces: Iterable[bytes], total: int, *, once: bool, text: str = "") -> str:
         """Bring ``pieces``, of ``total`` bytes together, into a file at the kernel's; return its path there.
 
-        ``what`` names it in errors. ``once`` is whether it will be read once only.
+        ``what`` names it in errors. ``once`` is whether it will be read once only. With ``text``, a layout,
+        it is no file but a text.
 
         Raises:
             ContextError: the kernel could not take them.
@@ -67,7 +69,8 @@ class Deliveries:
         path = f"/contexts/{name}"
         try:
             for piece in self._in_size(pieces):
-                content = {"name": name, "offset": offset, "total": total, "once": once}
+                content: dict[str, Any] = {"name": name, "offset": offset, "total": total, "once": once}
+                content |= {"text": text} if text else {}
                 ahead.append(self._start(content, piece))
                 offset += len(piece)
                 # One alone on its way would leave the line idle until it is acknowledged.
@@ -152,6 +155,8 @@ class Delivering(ABC):
     """How a transport brings files to its kernel: what `Transport.share` and its like are made of."""
 
     folder = ""
+    holds_texts = False
+    """Whether the kernel takes large texts in a layout of CPython's, see `rlm_kernel.repl.pyodide.layout`."""
 
     def __init__(self) -> None:
         self._deliveries = Deliveries(
@@ -189,6 +194,12 @@ class Delivering(ABC):
         """
         total = context.size_bytes
         once = not context.lazy
+        large = total is None or total > PIECE_BYTES
+        if self.holds_texts and large and once and context.format == "text":
+            kind, total = layout(context.pieces(PIECE_BYTES))
+            pieces = in_layout(kind, context.pieces(PIECE_BYTES // LAYOUTS[kind]))
+            path = await self._deliveries.put(context.name, pieces, total, once=True, text=kind)
+            return context.name, "held", path
         if total is not None:
             path = await self._deliveries.put(context.name, context.pieces(PIECE_BYTES), total, once=once)
         else:

@@ -117,8 +117,7 @@ class Named:
         self.gateway = gateway
         self._folder = folder / check_name(name)
         try:
-            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._lock: IO[str] | None = _locked(self._folder / "lock", name)
+            self._lock: IO[str] | None = _locked(self._folder, name)
         except OSError as error:
             raise InputError(
                 f"the session {name!r} can't be recorded in {self._folder}: {error.strerror}",
@@ -282,8 +281,23 @@ def _read(path: Path) -> Record:
         ) from None
 
 
-def _locked(path: Path, name: str) -> IO[str]:
-    """Return the lock file at ``path``, held until it is closed, or the process ends."""
+def _locked(folder: Path, name: str) -> IO[str]:
+    """Return the lock file in ``folder``, held until it is closed, or the process ends."""
+    path = folder / "lock"
+    while True:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            file = _lock(path, name)
+        except FileNotFoundError:
+            continue  # deleted with its session, just now
+        # So this one may be: then it is nobody's, and who comes next makes another.
+        with suppress(FileNotFoundError):
+            if sys.platform == "win32" or os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        file.close()
+
+
+def _lock(path: Path, name: str) -> IO[str]:
     file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+", encoding="utf-8")
     try:
         if sys.platform == "win32":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ...context import Context
@@ -21,8 +23,8 @@ __all__ = ["NamedSession", "NamedTransport"]
 
 # The guest that was left is still the one that knows the contexts and the model's variables.
 _AGAIN = "__import__('rlm_guest').cells.again()"
-_MARK = "__import__('rlm_guest').remote.mark({marks!r})"
-MARK_SECONDS = 60.0
+MARK_SECONDS = 10.0
+MARK_TIMES = 6
 
 
 class NamedTransport(GatewayTransport):
@@ -36,12 +38,11 @@ class NamedTransport(GatewayTransport):
     async def _start(self, rest: Rest) -> str:
         if not self.left:
             return await super()._start(rest)
-        state = await rest.state(self.left)
-        if state in (None, "dead"):
+        if await rest.state(self.left) in (None, "dead"):
             raise KernelStartError("it has ended, or its time was over")
-        if state == "busy":
-            # With a cell of a process that is gone.
-            await rest.interrupt(self.left)
+        # It may be busy with a cell of a process that is gone, and the server take it for idle: that goes by
+        # the last message that a kernel was sent, one on its control channel included.
+        await rest.interrupt(self.left)
         return self.left
 
     async def _delete(self, rest: Rest) -> None:
@@ -58,6 +59,13 @@ class NamedSession(GatewaySession):
         self._left = transport
         self._named = named
         self._marks: Mapping[str, Any] = {}
+
+    async def _run_silently(self, code: str, seconds: float) -> Mapping[str, Any]:
+        reply = await super()._run_silently(code, seconds)
+        if code == _AGAIN and reply.get("ename") == "KeyboardInterrupt":
+            # That was meant for a cell before, and came late.
+            reply = await super()._run_silently(code, seconds)
+        return reply
 
     @property
     def ends(self) -> bool:
@@ -78,7 +86,7 @@ class NamedSession(GatewaySession):
             self.ends = True
             raise KernelStartError(
                 "named sessions need kernels that can end by themselves, and this one can't",
-                hint="use a kernelspec of ipykernel",
+                hint="use a kernelspec of ipykernel, or rlm-pyodide",
             )
         if self._left.left:
             state = await self._state(None)
@@ -110,11 +118,15 @@ class NamedSession(GatewaySession):
         await self._mark()
 
     async def _mark(self) -> None:
-        """Have the kernel remember which contexts it has."""
+        """Have the kernel remember which contexts it has; if it does not, they are loaded again later."""
         marks = {kept.name: kept.sha256 for kept in self._named.record.contexts}
-        if marks != self._marks:
-            await self._run_silently(_MARK.format(marks=marks), MARK_SECONDS)
-            self._marks = marks
+        for _ in range(MARK_TIMES):
+            if marks == self._marks or not self.alive:
+                return
+            # The message, or its answer, may be lost in a break.
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._state(None, marks=marks), MARK_SECONDS)
+                self._marks = marks
 
     async def _kill(self, cause: str) -> None:
         self.ends = True

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import Any
 
 from ...errors import CallError, ContextError, KernelStartError, WireError
@@ -36,8 +35,6 @@ ANSWER_SECONDS = 10.0
 # A gateway measures the rate of outputs over 3 s.
 LIMIT_SECONDS = 3.5
 REPLY_BYTES = 4 * 1024 * 1024
-SANDBOX = "rlm_pyodide"
-"""How a kernel calls itself that has no such guest, and a lease all the same."""
 _ANSWERS = frozenset(("rlm_state", "kernel_info_reply", "rlm_left"))
 
 Reply = dict[str, Any]
@@ -58,7 +55,6 @@ class GatewaySession(JupyterSession):
         self._lease = lease
         # Whether the guest can compare; None until that is known.
         self._compares: bool | None = None
-        self._sandboxed = False
         self._comparing: asyncio.Task[None] | None = None
         self._keeping: asyncio.Task[None] | None = None
         self._awaited: dict[str, asyncio.Future[Mapping[str, Any] | None]] = {}
@@ -72,16 +68,13 @@ class GatewaySession(JupyterSession):
         await super().prepare()
         while self._compares is None:
             try:
-                self._compares = await asyncio.wait_for(self._state(None), ANSWER_SECONDS) is not None
+                state = await asyncio.wait_for(self._state(None), ANSWER_SECONDS)
+                self._compares = state is not None
+                self._link.holds_texts = state is not None and state.get("holds_texts") is True
             except TimeoutError:
                 # Lost in a break, maybe.
                 if not self.alive:
                     raise KernelStartError(f"the kernel ended while it started: {self._death}") from None
-        if not self._compares:
-            with suppress(TimeoutError):
-                known = self._answer_to("control", "kernel_info_request", {})
-                told = await asyncio.wait_for(known, ANSWER_SECONDS)
-                self._sandboxed = told is not None and told.get("implementation") == SANDBOX
         self._keeping = asyncio.create_task(self._keep())
 
     async def close(self) -> None:
@@ -98,8 +91,6 @@ class GatewaySession(JupyterSession):
         while self.alive:
             await asyncio.sleep(min(COMPARE_SECONDS, self._lease / 4))
             if not self._compares:
-                if self._sandboxed:
-                    self._link.send("control", "rlm_here", {"lease": self._lease})
                 await self._link.still_there()
                 continue
             if self._comparing is not None and not self._comparing.done():
@@ -122,7 +113,7 @@ class GatewaySession(JupyterSession):
         if self._comparing is not None and not self._comparing.done():
             if not afresh:
                 # That one may wait for the end of a long cell; the kernel is to hear of us all the same.
-                self._link.send("control", "rlm_compare", {"have": _in_hand(self._cell), "cell": None})
+                self._link.send("control", "rlm_compare", self._asked(self._cell, None))
                 return
             # What that one waits for may be lost.
             self._comparing.cancel()
@@ -154,10 +145,17 @@ class GatewaySession(JupyterSession):
             if cell is self._cell:
                 self._end(cell, state["ended"])
 
-    async def _state(self, cell: _Cell | None) -> Mapping[str, Any] | None:
-        """Have the guest send again what we lack, and tell what became of ``cell``; None without a guest."""
+    def _asked(self, cell: _Cell | None, ends: str | None) -> dict[str, Any]:
+        # An ipykernel's guest has the lease from its settings; a sandbox's kernel, from here.
+        return {"have": _in_hand(cell), "cell": ends, "lease": self._lease}
+
+    async def _state(self, cell: _Cell | None, **noted: Any) -> Mapping[str, Any] | None:
+        """Have the guest send again what we lack, and tell what became of ``cell``; None without a guest.
+
+        ``noted`` is for it to remember.
+        """
         ends = None if cell is None or cell.replied else cell.id
-        asked = {"have": _in_hand(cell), "cell": ends}
+        asked = {**self._asked(cell, ends), **noted}
         state = asyncio.ensure_future(self._answer_to("control", "rlm_compare", asked))
         # A kernel without the guest does not answer that, but this, which comes after it.
         other = asyncio.ensure_future(self._answer_to("control", "kernel_info_request", {}))

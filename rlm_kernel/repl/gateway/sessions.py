@@ -66,8 +66,10 @@ def show_one(args: argparse.Namespace) -> int:
 def stop(args: argparse.Namespace) -> int:
     """End a session: its kernel, and all that is recorded."""
     record = _record(args.name)
-    named = Named(_folder(), record.name, _gateway(record))
+    # With the lock alone it can be forgotten, whoever may be asked.
+    named = Named(_folder(), record.name, Gateway(record.url, allow_http=True))
     try:
+        named.gateway = _gateway(record)
         asyncio.run(named.stop())
     except RLMError as error:
         if not args.force:
@@ -93,7 +95,7 @@ def _record(name: str) -> Record:
 
 def _gateway(record: Record) -> Gateway:
     settings = {name: setting.value for name, setting in resolve({}).items()}
-    return Gateway.of({**settings, "gateway_url": record.url, "kernel_name": record.kernel_name})
+    return Gateway.elsewhere(record.url, settings, kernel_name=record.kernel_name)
 
 
 async def _states(found: list[Record]) -> list[str]:

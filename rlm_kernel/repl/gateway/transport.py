@@ -269,7 +269,7 @@ class GatewayTransport(Delivering):
             await self._delete(rest)
 
     async def _delete(self, rest: Rest) -> None:
-        if self._starting is not None:
+        if self._starting is not None and not self._starting.cancelled():
             with suppress(KernelStartError):
                 self._kernel = await self._starting
         for pause in _DELETE_PAUSES if self._kernel else ():
@@ -289,6 +289,9 @@ class GatewayTransport(Delivering):
         """End the kernel and the connection to it; see `Transport.close`."""
         self.kill()
         if self._ending is not None:
+            if self._ending.cancelled():
+                # With all tasks of a loop that ends; the pool closes once more what it still has.
+                self._ending = asyncio.create_task(self._end(Rest(self._gateway)))
             # Also when nobody waits any longer, the kernel is to end.
             await asyncio.wait([self._ending], timeout=CLOSE_SECONDS)
         if self._rest is not None:

@@ -204,11 +204,11 @@ class Child:
                     self._held -= len(frame.body)
                     self._room.notify()
                     if self._frames:
-                        self._wake()
+                        self.wake()
                     return frame
             left = end - time.monotonic()
             if not self.alive:
-                self._wake()
+                self.wake()
                 return None
             if left <= 0:
                 return None
@@ -231,7 +231,8 @@ class Child:
             with self._room:
                 self._answers.pop(id_, None)
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Have `fileno` be readable, for whoever waits for it; from any thread."""
         with contextlib.suppress(BlockingIOError, InterruptedError, OSError):
             self._ring.send(b"\0")
 
@@ -249,7 +250,7 @@ class Child:
                 return
             self._frames.append(frame)
             self._held += len(frame.body)
-        self._wake()
+        self.wake()
 
     def send(self, header: Mapping[str, Any], body: bytes | memoryview = b"") -> None:
         """Send a frame, from any thread; one that has ended gets nothing."""
@@ -303,7 +304,7 @@ class Child:
         with self._room:
             for answers in self._answers.values():
                 answers.put(None)
-        self._wake()
+        self.wake()
         self.on_end()
 
     def _read_stderr(self) -> None:
