@@ -10,7 +10,7 @@ import { Board, type Entry } from "./board";
 import { runIcon } from "./icon";
 import { NotebookRuns, type NotebookRun } from "./notebook";
 import { FACTORY } from "./renderer";
-import { beside, readText, withLines } from "./stored";
+import { beside, fileName, readText, withLines } from "./stored";
 import { isUnderWay, TraceError } from "./trace";
 
 const COMMAND = "rlm:show-runs";
@@ -149,7 +149,7 @@ class Desk {
       bundle = await withLines(this.app.serviceManager.contents, bundle, path);
     if (!bundle?.lines) throw new TraceError("The trace is not here.");
     const lines = bundle.lines.map((line) => `${JSON.stringify(line)}\n`);
-    save(lines.join(""), path?.split("/").pop() ?? "run.jsonl");
+    save(lines.join(""), fileName(path));
   }
 
   private async downloadFile(path: string, name: string): Promise<void> {

@@ -45,3 +45,9 @@ export function beside(to: string, path: string): string {
   }
   return drive + parts.join("/");
 }
+
+/** A notebook may name any path; what is downloaded is JSON lines whatever a stranger calls it. */
+export function fileName(path: string | undefined): string {
+  const name = path?.split(/[\\/]/).pop() ?? "";
+  return name.endsWith(".jsonl") ? name : `${name || "run"}.jsonl`;
+}

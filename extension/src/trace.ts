@@ -119,6 +119,7 @@ export function eventsOf(lines: readonly object[]): RunEvent[] {
     throw new TraceError("The trajectory's texts can't be put together.");
   }
   const known = knownEvents(events);
+  if (!known.every(isShaped)) throw new TraceError("The trace's events are not those of a run.");
   if (!known.some((event) => event.type === "run_started"))
     throw new TraceError("No run has begun in this trace.");
   return known;
@@ -128,6 +129,76 @@ export function knownEvents(events: readonly unknown[]): RunEvent[] {
   return events.filter(
     (event): event is RunEvent => isFields(event) && typeof event.type === "string" && TYPES.has(event.type),
   );
+}
+
+const NUMBERS = ["time", "seconds", "turn", "block", "depth", "index", "tokens", "attempts"];
+const WORDS = [
+  ...[
+    "run",
+    "call",
+    "cell",
+    "batch",
+    "kind",
+    "query",
+    "model",
+    "sub_model",
+    "repl",
+    "text",
+    "tail",
+    "reason",
+  ],
+  ...["error", "status", "state", "cause", "variable", "code", "lost", "tool", "backend", "implementation"],
+  ...["parent_run", "parent_call", "finish_reason"],
+];
+const INSIDE = ["name", "type", "unit", "description", "kind", "text", "value", "role"];
+// What the tree can't do without: events leave out what has its default, and these have none.
+const NEEDED: Readonly<Record<string, readonly string[]>> = {
+  run_started: ["run", "query", "model", "sub_model", "repl"],
+  kernel_started: ["backend", "implementation", "seconds"],
+  call_started: ["call", "kind", "model"],
+  cell_started: ["cell", "code"],
+  cell_finished: ["status"],
+  message_added: ["message"],
+  run_finished: ["status"],
+};
+
+const isText = (value: unknown) => value === undefined || value === null || typeof value === "string";
+const isNumber = (value: unknown) => value === undefined || value === null || Number.isFinite(value);
+const isPrice = (value: unknown) => isNumber(value) || (typeof value === "string" && isNumber(Number(value)));
+
+/** Whether all of `value`, a list if it is there, are objects whose texts are texts. */
+function areParts(value: unknown): boolean {
+  return (
+    value === undefined ||
+    (Array.isArray(value) &&
+      value.every((each) => isFields(each) && INSIDE.every((name) => isText(each[name]))))
+  );
+}
+
+function isMessage(value: unknown): boolean {
+  return isFields(value) && isText(value.role) && (isText(value.content) || areParts(value.content));
+}
+
+/** Whether the fields that the tree uses are of the kinds that rlm_kernel/events.py gives them. */
+function isShaped(event: RunEvent): boolean {
+  const { usage, limits, messages, outputs } = event;
+  return (
+    NUMBERS.every((name) => isNumber(event[name])) &&
+    WORDS.every((name) => isText(event[name])) &&
+    (NEEDED[event.type] ?? []).every((name) => event[name] !== undefined && event[name] !== null) &&
+    [usage, limits].every(
+      (each) => each === undefined || (isFields(each) && Object.values(each).every(isPrice)),
+    ) &&
+    (messages === undefined || (Array.isArray(messages) && messages.every(isMessage))) &&
+    (event.message === undefined || isMessage(event.message)) &&
+    areParts(event.contexts) &&
+    areParts(outputs) &&
+    ((outputs ?? []) as Fields[]).every((each) => isData(each.data) && isNumber(each.dropped))
+  );
+}
+
+function isData(value: unknown): boolean {
+  return value === undefined || value === null || (isFields(value) && Object.values(value).every(isText));
 }
 
 /** Return what a run's events come to. One without an end was cut off, or is under way elsewhere. */

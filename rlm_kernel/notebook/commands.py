@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import background, page
 from ..config import FIELDS
-from ..errors import InputError
+from ..errors import InputError, ModelError
 from ..usage import Usage
 from . import past, subjects
 from .display import headless
@@ -161,7 +161,12 @@ def model_names(magics: RLMMagics) -> list[str]:
     from ..doctor import model_names as ask  # noqa: PLC0415  on use
 
     settings = magics.settings()
-    magics.listed = background.run(ask(settings["base_url"].value or OPENAI, settings["api_key"].value))
+    given = settings["base_url"]
+    try:
+        magics.listed = background.run(ask(given.value or OPENAI, settings["api_key"].value))
+    except ModelError as error:
+        where = given.shown if given.value else OPENAI
+        raise type(error)(f"endpoint {where}: {error}", hint=error.hint) from None
     return magics.listed
 
 

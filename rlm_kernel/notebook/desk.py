@@ -55,6 +55,11 @@ class Entry:
     answer: Answer | None = None
 
     @property
+    def begun(self) -> bool:
+        """Whether there is a run to show: a question may be refused before one begins."""
+        return self.run is not None or self.answer is not None or _size(self.trace) > 0
+
+    @property
     def status(self) -> str:
         """The run's status."""
         if self.run is not None:
@@ -193,7 +198,7 @@ class Desk:
         return answer.result()
 
     def find(self, number: str = "") -> Entry:
-        """Return the run of that number, the last one without.
+        """Return the run of that number, the last one that has begun without.
 
         Raises:
             InputError: there is none.
@@ -201,12 +206,20 @@ class Desk:
         if not self.entries:
             raise InputError("no question was asked in this notebook yet", hint="ask one: %rlm QUESTION")
         if not number:
-            return self.entries[-1]
+            last = next((entry for entry in reversed(self.entries) if entry.begun), None)
+            if last is None:
+                raise InputError("no question asked here has begun a run", hint="ask one: %rlm QUESTION")
+            return last
         if not number.isdecimal() or not 0 < int(number) <= len(self.entries):
             raise InputError(
                 f"there is no run {number}", hint=f"runs have the numbers 1 to {len(self.entries)}"
             )
-        return self.entries[int(number) - 1]
+        found = self.entries[int(number) - 1]
+        if not found.begun:
+            raise InputError(
+                f"run {number} never began: its question was refused", hint="%rlm cost lists all runs"
+            )
+        return found
 
     def running(self) -> tuple[Entry, LiveRun] | None:
         """Return the last run that is under way."""
@@ -273,6 +286,10 @@ def _rlm(settings: Mapping[str, Setting], prices: Mapping[str, Price], *, share:
         share=share,
         spare_kernels=1,
     )
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 async def _answer(asking: Asking) -> Answer:

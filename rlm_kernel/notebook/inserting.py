@@ -15,6 +15,8 @@ from typing import Any
 import anywidget
 import traitlets
 
+from ..trace.progress import clean
+
 __all__ = ["Insertion", "insert"]
 
 _STATIC = Path(__file__).parent / "static"
@@ -46,7 +48,8 @@ def insert(sources: Sequence[str], title: str) -> None:
     handle = display(  # type: ignore[no-untyped-call]
         {
             **view,
-            "text/plain": f"{title}:\n\n{code}",
+            # `jupyter console` prints it.
+            "text/plain": clean(f"{title}:\n\n{code}"),
             "text/html": f"<p>{escape(title)}:</p><pre>{escape(code)}</pre>",
         },
         raw=True,

@@ -34,7 +34,12 @@ class Attack:
 
 
 PRELUDE = """
-import ctypes, glob, mmap, os, resource, signal, socket, struct, subprocess, sys, threading, time
+import importlib
+for name in "ctypes glob mmap os resource signal socket struct subprocess sys threading time".split():
+    try:
+        globals()[name] = importlib.import_module(name)
+    except ImportError:  # WebAssembly's Python lacks some, and with them what they lead to
+        pass
 libc = ctypes.CDLL(None, use_errno=True)
 
 def hit(text=""):

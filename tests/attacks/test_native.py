@@ -87,7 +87,3 @@ def test_what_gets_out_of_local_kernels_is_published():
     section = page.partition("## What gets through `local`")[2].partition("\n## ")[0]
     listed = set(re.findall(r"^- (.+)$", section, re.MULTILINE))
     assert listed == {each.name for each in ATTACKS if LOCAL in each.through}
-
-
-def test_names_are_unique():
-    assert len({each.name for each in ATTACKS}) == len(ATTACKS)

@@ -9,6 +9,7 @@ import shutil
 import sys
 from contextlib import ExitStack
 
+import corpus
 import pytest
 import runner
 import wasm_corpus
@@ -21,9 +22,15 @@ pytestmark = [
     pytest.mark.skipif(not HAS_DENO, reason="the extra pyodide (Deno) is not installed"),
 ]
 
+# Of the native corpus, what is done to the sandbox alone.
+INSIDE = {
+    "fill the disk",  # its files are in its memory, and count there
+    "type into the terminal",  # there is none: it is refused with another error
+}
 
-@pytest.mark.parametrize("goal", sorted({each.goal for each in ATTACKS}))
-async def test_nothing_gets_out(goal, monkeypatch):
+
+async def through(attacks, prelude, monkeypatch):
+    """Run attacks on one sandbox after the other; return how those that got through did."""
     from rlm_kernel.repl.pyodide.transport import PyodideTransport, make_ready
 
     make_ready()
@@ -32,20 +39,30 @@ async def test_nothing_gets_out(goal, monkeypatch):
     # Even where the kernel's own process has a key.
     env = {"OPENAI_API_KEY": key, **limits}
     monkeypatch.setitem(runner.TRANSPORTS, PYODIDE, lambda: PyodideTransport(env=env))
-    monkeypatch.setattr(runner, "PRELUDE", wasm_corpus.PRELUDE)
-    through = {}
+    monkeypatch.setattr(runner, "PRELUDE", prelude)
+    found = {}
     with ExitStack() as stack:
         host = Host(stack, key)
         target = Target(PYODIDE, host.facts(str(host.folder)))
         try:
-            for each in ATTACKS:
-                if each.goal == goal:
-                    how = await asyncio.wait_for(attack(host, target, each), each.seconds + BOUND_SECONDS)
-                    if how:
-                        through[each.name] = how
+            for each in attacks:
+                how = await asyncio.wait_for(attack(host, target, each), each.seconds + BOUND_SECONDS)
+                if how:
+                    found[each.name] = how
             if not await target.works():
                 await target.open()
             assert await target.works()
         finally:
             await target.close()
-    assert through == {}
+    return found
+
+
+@pytest.mark.parametrize("goal", sorted({each.goal for each in ATTACKS}))
+async def test_nothing_gets_out(goal, monkeypatch):
+    attacks = [each for each in ATTACKS if each.goal == goal]
+    assert await through(attacks, wasm_corpus.PRELUDE, monkeypatch) == {}
+
+
+async def test_nothing_of_the_native_corpus_gets_out(monkeypatch):
+    found = await through(corpus.ATTACKS, corpus.PRELUDE, monkeypatch)
+    assert {name: how for name, how in found.items() if name not in INSIDE} == {}

@@ -126,6 +126,33 @@ def test_errors_are_two_lines(notebook, line, error):
     assert cell.outputs("error")[0]["traceback"] == lines
 
 
+def test_a_question_that_was_refused_hides_no_run(notebook):
+    notebook.run("%rlm -q What? -c old")
+    # Refused where the run would begin: there is no such kernel.
+    assert notebook.send("%rlm -c old --repl attach:/nowhere.json What?").failed()[0] == "ConfigError"
+    entries = "get_ipython().magics_manager.registry['RLMMagics'].desk.entries"
+    number, begun = notebook.value(f"{entries}[-1].number, {entries}[-1].begun").strip("()").split(", ")
+    assert begun == "False"
+    assert "old is abc" in notebook.run("%rlm trace").last["text/html"]
+    assert notebook.run("%rlm insert --one").reply["payload"]
+    name, lines = notebook.send(f"%rlm trace {number}").failed()
+    assert (name, lines[0]) == (
+        "InputError",
+        f"InputError: run {number} never began: its question was refused",
+    )
+
+
+def test_models_of_an_endpoint_that_is_not_there(notebook):
+    was = notebook.value("%config RLMMagics.base_url")
+    notebook.run("%config RLMMagics.base_url = 'http://user:sk-canary-password@127.0.0.1:9/v1'")
+    try:
+        _, lines = notebook.send("%rlm models").failed()
+    finally:
+        notebook.run(f"%config RLMMagics.base_url = {was or None}")
+    assert "127.0.0.1:9/v1: no answer" in lines[0]
+    assert "sk-canary" not in "\n".join(lines)
+
+
 def test_an_outcome_that_is_no_answer_is_kept(notebook):
     notebook.send("%rlm --iterations 1 no answer -c old").failed()
     assert notebook.value("_rlm.status, bool(_rlm)") == "('exhausted', False)"

@@ -105,6 +105,26 @@ def test_without_deno_the_extra_is_named(monkeypatch):
     assert "rlm-kernel[pyodide]" in caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("said", "has"), [("deno 2.7.11 (stable)", "2.7.11"), ("something else", "0"), ("deno 2.9.1", None)]
+)
+def test_another_deno_must_be_new_enough(said, has, tmp_path, monkeypatch):
+    import sys
+
+    from rlm_kernel.repl.pyodide import runtime
+
+    other = tmp_path / "deno"
+    other.write_text(f"#!/bin/sh\necho '{said}'\n")
+    other.chmod(0o755)
+    monkeypatch.setitem(sys.modules, "deno", None)
+    monkeypatch.setenv("PATH", os.fspath(tmp_path))
+    if has is None:
+        assert runtime.deno_command() == str(other)
+        return
+    with pytest.raises(ConfigError, match=f"needs Deno 2.9.0, and .* has version {has}$"):
+        runtime.deno_command()
+
+
 def test_warmup_tells_where_it_is(capsys):
     from rlm_kernel.cli import main
     from rlm_kernel.repl.pyodide import runtime

@@ -191,9 +191,9 @@ asyncio.run(main())
     assert not os.path.exists(folder)
 
 
-def run_client(script, folder, kernel="rlm-sandbox"):
+def run_client(script, folder, *words, kernel="rlm-sandbox"):
     return subprocess.run(
-        [sys.executable, str(FOLDER / script)],
+        [sys.executable, str(FOLDER / script), *words],
         env=client.environment(folder, kernel),
         cwd=folder,
         capture_output=True,
@@ -209,7 +209,7 @@ def test_any_jupyter_client_can_use_it(tmp_path):
 
 
 def test_it_is_a_jupyter_kernel_by_jupyters_own_tests(tmp_path):
-    done = run_client("conformance_sandbox.py", tmp_path)
+    done = run_client("conformance.py", tmp_path, "rlm-sandbox")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "executed 13, skipped 0", done.stdout + done.stderr
 

@@ -22,6 +22,7 @@ from rlm_kernel.notebook.bundle import mimebundle
 from rlm_kernel.notebook.exporting import export
 from rlm_kernel.notebook.feed import Feed
 from rlm_kernel.notebook.inert import acts, line, shown_data
+from rlm_kernel.notebook.inserting import insert
 from rlm_kernel.notebook.markdown import words
 from rlm_kernel.notebook.shown import Shown
 from rlm_kernel.outputs import Output
@@ -146,6 +147,30 @@ def test_the_output_in_a_notebook_is_passive():
     Elements(bundle["text/html"])
     # What a viewer takes for a tag in the trace, it takes out of a text: it is data, of one type only.
     assert "<script>" in json.dumps(bundle["application/vnd.rlm.trace+json"]["lines"])
+
+
+def test_a_trace_file_holds_data_alone(tmp_path):
+    export(hostile(), tmp_path / "run.rlm.json")
+    trace = json.loads((tmp_path / "run.rlm.json").read_text())
+    assert set(trace) <= {"version", "summary", "lines", "path", "lost", "bytes"}
+    events = [json.loads(json.dumps(line)) for line in trace["lines"]]
+    assert HOSTILE in "".join(each.get("text") or "" for each in events if each["type"] == "text")
+    # The page takes pictures by their bytes; what is called one and isn't never gets an address.
+    assert "data:" not in "".join(each for each in trace["summary"].values() if isinstance(each, str))
+
+
+def test_cells_put_below_send_a_terminal_nothing(monkeypatch):
+    shown = []
+
+    class Handle:
+        def update(self, data, raw):
+            shown.append(data)
+
+    monkeypatch.setattr("IPython.display.display", lambda data, **_: (shown.append(data), Handle())[1])
+    insert(["print('\x1b]52;c;aGFja2Vk\x07 </pre><img src=x>')", "x = '\u202e'"], "2 cells of run 1")
+    Elements(shown[0]["text/html"])
+    assert "2 cells of run 1" in shown[0]["text/plain"]
+    assert not set("\x1b\x07\u202e") & set(shown[0]["text/plain"])
 
 
 def test_markdown_is_passive_and_keeps_every_letter(tmp_path):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from rlm_kernel.errors import CallError, WireError
 from rlm_kernel.repl import wire
 from rlm_kernel.repl.base import BudgetQuery, FinalAnswer, LLMQuery, ToolCall
+from rlm_kernel.repl.uploads import Uploads
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -114,3 +115,14 @@ def test_replies():
     error = CallError("no", kind="budget")
     assert wire.encode_reply("i", error)["error"] == {"kind": "budget", "message": "no"}
     assert wire.slots(["a", error]) == [{"value": "a"}, {"error": {"kind": "budget", "message": "no"}}]
+
+
+def test_a_context_of_no_known_format_is_a_bad_request_and_leaves_no_file(tmp_path):
+    uploads = Uploads(str(tmp_path))
+    info = {"type": "str", "size": 1, "unit": "characters"}
+    item = {"query": "q", "context": {"format": "pickle", "frame": 0, "info": info}}
+    items = wire.parse(envelope(op="rlm_query", item=item), [b"x"]).body
+    with pytest.raises(CallError, match="pickle") as caught:
+        uploads.attach(items, [])
+    assert caught.value.kind == "bad_request"
+    assert list(tmp_path.iterdir()) == []

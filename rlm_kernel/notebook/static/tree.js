@@ -9,10 +9,17 @@ const ROW_PX = 22;
 const MAX_ROWS_SHOWN = 14;
 const TAIL_CHARS = 200;
 const SHOWN_CHARS = 20000;
+const TITLE_CHARS = 2000;
 const SLICE_MS = 12;
 const MATCH_MS = 250;
 const FETCHES = 8;
+// A run is a handful of levels deep for each level of children. Beyond this, rows stand beside each other.
+const MOST_LEVELS = 256;
+// What the texts of a trajectory may come to when put together: a file can name one text a million times.
+const MOST_CHARS = 2 ** 29;
+// Without a prototype, here and below: words of a stranger are looked up.
 export const WORDS = {
+  __proto__: null,
   starting: "starting",
   running: "running",
   paused: "paused",
@@ -25,7 +32,7 @@ export const WORDS = {
   failed: "failed",
 };
 const SAY = "Say something to the model, sent with its next turn";
-const MARKS = { queued: "\u25cb", running: "\u25d4", done: "\u25cf", failed: "\u2716", cancelled: "\u25fc", note: "\u2139" };
+const MARKS = { __proto__: null, queued: "\u25cb", running: "\u25d4", done: "\u25cf", failed: "\u2716", cancelled: "\u25fc", note: "\u2139" };
 
 // Reading ------------------------------------------------------------------------------------------------
 
@@ -38,12 +45,23 @@ const MARKS = { queued: "\u25cb", running: "\u25d4", done: "\u25cf", failed: "\u
 export function readTrajectory(lines) {
   const texts = new Map();
   const names = new Map();
+  const points = new Map(); // of a text, what its slices count in
+  let room = MOST_CHARS;
+  const slice = (sha, start, end) => {
+    if (!points.has(sha)) points.set(sha, /[\ud800-\udfff]/.test(texts.get(sha)) ? Array.from(texts.get(sha)) : texts.get(sha));
+    const cut = points.get(sha).slice(start, end);
+    return typeof cut === "string" ? cut : cut.join("");
+  };
   const segment = (part) => {
-    if (typeof part === "string") return part;
-    if ("t" in part) return texts.get(part.t) ?? "";
-    const [sha, start, end] = part.s;
-    if (texts.has(sha)) return Array.from(texts.get(sha)).slice(start, end).join("");
-    return `[slice of ${names.get(sha)}: ${start}:${end}]`;
+    let text = part;
+    if (typeof part !== "string") {
+      const [sha, start, end] = part.s ?? [];
+      if ("t" in part) text = texts.get(part.t) ?? "";
+      else text = texts.has(sha) ? slice(sha, start, end) : `[slice of ${names.get(sha)}: ${start}:${end}]`;
+    }
+    room -= text.length;
+    if (room < 0) throw new RangeError(`the texts come to more than ${MOST_CHARS} characters`);
+    return text;
   };
   const unpacked = (value) => {
     if (Array.isArray(value)) return value.map(unpacked);
@@ -166,7 +184,9 @@ export class Fold {
     };
   }
 
-  add(id, kind, parent, event) {
+  add(id, kind, below, event) {
+    let parent = below;
+    while (parent.level >= MOST_LEVELS) parent = parent.parent;
     const node = this.node(id, kind, parent, event.time);
     parent.children.push(node);
     this.nodes.set(id, node);
@@ -198,7 +218,7 @@ export class Fold {
   }
 
   kernel_started(event) {
-    const what = `${event.backend} kernel, ${event.implementation}, ready in ${seconds(event.seconds)}`;
+    const what = oneLine(`${event.backend} kernel, ${event.implementation}, ready in ${seconds(event.seconds)}`);
     if (this.runs.get(event.run) === this.root) this.kernel = what;
     if (event.again) this.note(event, `a fresh ${what}`);
   }
@@ -242,7 +262,7 @@ export class Fold {
       if (before && before.id !== id) this.close(before, event.time);
       const turn = this.nodes.get(id) ?? this.add(id, "turn", run, event);
       turn.label = `Turn ${event.turn}`;
-      turn.model = event.model;
+      turn.model = oneLine(event.model);
       turn.state = "running";
       turn.asking = true;
       turn.index = event.turn;
@@ -253,14 +273,14 @@ export class Fold {
     let parent = this.nodes.get(event.cell) ?? run;
     if (event.batch) {
       const batch = this.nodes.get(event.batch) ?? this.add(event.batch, "batch", parent, event);
-      batch.label = event.tool || `${event.kind}_batched`;
-      batch.model = event.model;
+      batch.label = oneLine(event.tool || `${event.kind}_batched`);
+      batch.model = oneLine(event.model);
       parent = batch;
     }
     const call = this.add(event.call, "call", parent, event);
-    call.model = event.model;
+    call.model = oneLine(event.model);
     call.index = event.index ?? 0;
-    call.label = event.batch ? `#${call.index}` : event.tool || event.kind;
+    call.label = event.batch ? `#${call.index}` : oneLine(event.tool || event.kind);
     const message = event.messages?.[0];
     call.text = message ? oneLine(messageSection(message).text) : "";
   }
@@ -333,7 +353,7 @@ export class Fold {
   cell_finished(event) {
     const cell = this.nodes.get(event.cell);
     if (!cell) return;
-    const states = { ok: "done", cancelled: "cancelled", interrupted: "cancelled" };
+    const states = { __proto__: null, ok: "done", cancelled: "cancelled", interrupted: "cancelled" };
     cell.state = states[event.status] ?? "failed";
     cell.ended = event.time;
     cell.tail = "";
@@ -429,7 +449,12 @@ function script(cells, codeOf) {
 
 // Words and numbers --------------------------------------------------------------------------------------
 
-const oneLine = (text) => String(text ?? "").slice(0, 600).replace(/\s+/g, " ").trim().slice(0, 240);
+// Marks of direction would turn round what stands beside a text as well; a terminal that
+// a text is pasted into would obey the other control characters.
+const TURNS = /[\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
+const CONTROLS = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g;
+
+const oneLine = (text) => String(text ?? "").slice(0, 600).replace(TURNS, "").replace(/\s+/g, " ").trim().slice(0, 240);
 
 function count(number) {
   if (number < 10000) return number.toLocaleString("en");
@@ -825,11 +850,11 @@ class View {
     const flying = state === "stopping" && size ? `: ${count(size)} ${size === 1 ? "call" : "calls"} in flight` : "";
     put(this.state, `${WORDS[state] ?? state}${flying}`);
     put(this.question, info ? oneLine(info.query) : "");
-    attribute(this.question, "title", info?.query);
+    attribute(this.question, "title", info ? info.query.slice(0, TITLE_CHARS).replace(TURNS, "") : null);
     this.facts.style.visibility = info ? "" : "hidden";
-    put(this.models, info ? (info.model === info.sub_model ? info.model : `${info.model} \u203a ${info.sub_model}`) : "");
-    attribute(this.models, "title", info ? `root model ${info.model}, sub-model ${info.sub_model}` : null);
-    put(this.kernel, info ? `${info.repl} kernel` : "");
+    put(this.models, info ? oneLine(info.model === info.sub_model ? info.model : `${info.model} \u203a ${info.sub_model}`) : "");
+    attribute(this.models, "title", info ? oneLine(`root model ${info.model}, sub-model ${info.sub_model}`) : null);
+    put(this.kernel, info ? `${oneLine(info.repl)} kernel` : "");
     attribute(this.kernel, "title", this.fold.kernel || (info ? "the kernel is starting" : null));
     put(this.elapsed, info ? seconds(end?.seconds || this.clockNow() - root.began) : "");
     this.drawBudget();
@@ -1276,7 +1301,7 @@ class Row {
 }
 
 function preview(node) {
-  if (node.tail) return `\u2026 ${node.tail.replace(/\s+/g, " ").slice(-120)}`;
+  if (node.tail) return `\u2026 ${node.tail.replace(TURNS, "").replace(/\s+/g, " ").slice(-120)}`;
   if (node.kind === "turn") return node.asking ? "thinking" : node.reply.split("```")[0];
   if (node.kind === "batch") return "";
   return node.text;
@@ -1456,7 +1481,8 @@ function longText(parent, text, shown, className) {
   return pre;
 }
 
-function copyText(text, pre) {
+function copyText(raw, pre) {
+  const text = raw.replace(/\r\n?/g, "\n").replace(CONTROLS, "");
   const select = () => getSelection().selectAllChildren(pre);
   // Where a page has no clipboard, the text is at least selected.
   if (navigator.clipboard?.writeText) navigator.clipboard.writeText(text).catch(select);

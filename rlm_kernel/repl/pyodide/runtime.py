@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -35,6 +36,8 @@ FILES: Mapping[str, str] = {
 }
 """Pyodide's core, each file with its SHA-256."""
 
+DENO_VERSION = (2, 9, 0)
+"""The oldest Deno that will do, as the extra has it: older ones let code read files (CVE-2026-49406)."""
 DOWNLOAD_SECONDS = 300
 MAKE_SECONDS = 120
 IMPORTS = "imports.json"
@@ -78,7 +81,7 @@ def deno_command() -> str:
     """Return the path of Deno.
 
     Raises:
-        ConfigError: the extra is not installed.
+        ConfigError: the extra is not installed, and there is no other Deno that is new enough.
     """
     try:
         import deno  # type: ignore[import-untyped]  # noqa: PLC0415  an extra
@@ -89,8 +92,28 @@ def deno_command() -> str:
                 "the kernel rlm-pyodide needs Deno, which is not installed",
                 hint='pip install "rlm-kernel[pyodide]"',
             ) from None
+        version = _deno_version(found)
+        if version < DENO_VERSION:
+            has, needed = (".".join(map(str, each)) for each in (version or (0,), DENO_VERSION))
+            raise ConfigError(
+                f"the kernel rlm-pyodide needs Deno {needed}, and {found} has version {has}",
+                hint='pip install "rlm-kernel[pyodide]"',
+            ) from None
         return found
     return str(deno.find_deno_bin())
+
+
+@cache
+def _deno_version(command: str) -> tuple[int, ...]:
+    """Return the version of a Deno that isn't the extra's, () where it doesn't tell."""
+    try:
+        done = subprocess.run(  # noqa: S603  what the user has installed as Deno
+            [command, "--version"], capture_output=True, text=True, timeout=60, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ()
+    found = re.match(r"deno (\d+)\.(\d+)\.(\d+)", done.stdout)
+    return tuple(map(int, found.groups())) if found else ()
 
 
 def ensure(*, snapshot: bool = True) -> Runtime:
