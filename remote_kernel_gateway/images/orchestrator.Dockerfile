@@ -1,5 +1,6 @@
 # Where runs happen: the models' conversation, the key, the budget. JupyterLab with %rlm, or `jupyter rlm run`.
 #
+#   make extension
 #   docker build --file remote_kernel_gateway/images/orchestrator.Dockerfile --tag rlm-orchestrator:0.1.0 .
 #
 # Writable paths, volumes all: /home/rlm (notebooks, settings, trajectories) and /tmp. Everything else may be
@@ -11,6 +12,8 @@ RUN python -m venv /opt/build && /opt/build/bin/python -m pip install --requirem
 RUN python -m venv /opt/rlm && /opt/rlm/bin/python -m pip install --requirement /src/requirements/orchestrator.txt
 COPY pyproject.toml hatch_build.py README.md LICENSE /src/
 COPY rlm_kernel /src/rlm_kernel
+COPY extension/install.json /src/extension/
+COPY extension/labextension /src/extension/labextension
 RUN /opt/build/bin/python -m pip wheel --no-deps --no-build-isolation --wheel-dir /src/wheels /src \
   && /opt/rlm/bin/python -m pip install --no-deps --no-index --find-links /src/wheels rlm-kernel \
   && /opt/rlm/bin/python -m pip check

@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
-from dockerfiles import IMAGES, build, needs_bubblewrap
+from dockerfiles import IMAGES, ROOT, build, needs_bubblewrap
 from gateways import TOKEN, free_port, open_remote
 
 from rlm_kernel import ScriptedModel
@@ -98,6 +98,8 @@ async def kernelspecs(url):
 @pytest.fixture(scope="module")
 def orchestrator(request, tmp_path_factory):
     needs_bubblewrap()
+    if not (ROOT / "extension" / "labextension" / "package.json").is_file():
+        pytest.skip("the labextension is not built: make extension")
     return build("orchestrator", tmp_path_factory.mktemp("orchestrator"), request.config.cache)
 
 
@@ -167,6 +169,10 @@ async def test_the_orchestrator_serves_notebooks(monkeypatch, orchestrator):
     monkeypatch.setattr(orchestrator, "command", command)
     async with started(orchestrator, port, "/api", JUPYTER_TOKEN=TOKEN):
         assert {"rlm", "python3"} <= (await kernelspecs(f"http://127.0.0.1:{port}"))[1]
+        url = f"http://127.0.0.1:{port}/lab/api/extensions"
+        asked = urllib.request.Request(url, headers={"Authorization": f"token {TOKEN}"})
+        with await asyncio.to_thread(urllib.request.urlopen, asked) as reply:
+            assert "rlm-kernel-labextension" in {each["name"] for each in json.load(reply)}
 
 
 async def test_a_gateway_with_native_kernels(request, tmp_path):

@@ -15,8 +15,8 @@ import re
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import zmq
@@ -24,15 +24,14 @@ from ipykernel.kernelapp import IPKernelApp
 from ipykernel.kernelbase import Kernel
 
 from ... import __version__
-from ...errors import ConfigError, KernelStartError, RLMError
-from ...repl.pyodide import runtime
+from ...errors import RLMError
 from ...repl.pyodide.child import Child
 from ...repl.pyodide.frames import Frame
 from ...repl.pyodide.layout import LAYOUTS
 from ...repl.pyodide.transport import CAUSE
-from ...repl.pyodide.watch import Limits
-from . import rich
+from . import questions, rich
 from .distant import Arrived, Held, Lease
+from .starting import Starting
 from .unanswered import Ended, Request, Unanswered
 
 __all__ = ["EXIT_CODE", "PyodideKernel", "launch"]
@@ -44,71 +43,6 @@ ALREADY_SECONDS = 0.1
 _FILE = re.compile(r"[A-Za-z0-9_-]{1,80}")
 _HELP = re.compile(r"\s*([A-Za-z_][\w.]{0,200})\?{1,2}\s*")
 _starting: Starting
-
-
-class Starting:
-    """A sandbox on its way, made in the background while Jupyter's modules are imported."""
-
-    def __init__(self) -> None:
-        self.child: Child | None = None
-        self.error: RLMError | None = None
-        self.python = ""
-        self._done = threading.Event()
-        self._over = False
-        threading.Thread(target=self._make, name="sandbox-start", daemon=True).start()
-
-    def _make(self) -> None:
-        try:
-            files = runtime.ensure()
-            self.child = Child(files, runtime.deno_command(), Limits.of_environment(), wheels=_wheels())
-            self.python = self.child.ready()
-        except RLMError as error:
-            self.error = error
-        except Exception as error:  # noqa: BLE001  an edge: the first cell is to tell
-            self.error = KernelStartError(
-                f"the sandbox could not be started: {type(error).__name__}: {error}"
-            )
-        finally:
-            self._done.set()
-            if self._over and self.child is not None:
-                self.child.close()
-
-    def wait(self) -> Child:
-        """Return the sandbox once it serves.
-
-        Raises:
-            RLMError: it won't.
-        """
-        self._done.wait()
-        if self.error is not None:
-            raise self.error
-        assert self.child is not None
-        return self.child
-
-    def close(self) -> None:
-        """End the sandbox, also one that is still starting."""
-        self._over = True
-        if self.child is not None:
-            self.child.close()
-
-
-def _wheels() -> list[Path]:
-    """Return the wheels that the operator allows, as ``RLM_PYODIDE_WHEELS`` lists files and folders.
-
-    Raises:
-        ConfigError: one is no pure Python wheel.
-    """
-    found: list[Path] = []
-    for each in os.environ.get("RLM_PYODIDE_WHEELS", "").split(os.pathsep):
-        if each:
-            found.extend(sorted(Path(each).glob("*.whl")) if Path(each).is_dir() else [Path(each)])
-    for wheel in found:
-        if not wheel.name.endswith("-none-any.whl") or not wheel.is_file():
-            raise ConfigError(
-                f"RLM_PYODIDE_WHEELS: {wheel} is no file of a pure Python wheel",
-                hint="only wheels whose names end with -none-any.whl can be imported in the sandbox",
-            )
-    return found
 
 
 class _Cell:
@@ -482,47 +416,21 @@ class PyodideKernel(Kernel):
     async def do_complete(self, code: str, cursor_pos: int | None) -> dict[str, Any]:
         """Return completions of names."""
         position = len(code) if cursor_pos is None else cursor_pos
-        found = self._query("complete", code, position)
-        matches = found.get("matches")
-        start = found.get("start")
-        matches = (
-            [rich.text(each) for each in matches if isinstance(each, str)]
-            if isinstance(matches, list)
-            else []
-        )
-        return {
-            "status": "ok",
-            "matches": matches[:1000],
-            "cursor_start": start if type(start) is int and 0 <= start <= position else position,
-            "cursor_end": position,
-            "metadata": {},
-        }
+        return questions.complete(self._query("complete", code, position), position)
 
     async def do_inspect(
         self, code: str, cursor_pos: int | None, detail_level: int = 0, omit_sections: Any = ()
     ) -> dict[str, Any]:
         """Return what is known of the name under the cursor."""
-        found = self._query("inspect", code, len(code) if cursor_pos is None else cursor_pos)
-        text = found.get("text")
-        known = found.get("found") is True and isinstance(text, str)
-        data = {"text/plain": rich.text(str(text))} if known else {}
-        return {"status": "ok", "found": known, "data": data, "metadata": {}}
+        return questions.explain(
+            self._query("inspect", code, len(code) if cursor_pos is None else cursor_pos)
+        )
 
     async def do_is_complete(self, code: str) -> dict[str, Any]:
         """Tell whether code could be run as it is."""
-        found = self._query("is_complete", code, 0)
-        status = found.get("status")
-        if status not in ("complete", "incomplete", "invalid"):
-            return {"status": "unknown"}
-        indent = found.get("indent")
-        if status == "incomplete":
-            return {
-                "status": status,
-                "indent": indent if isinstance(indent, str) and indent.isspace() else "",
-            }
-        return {"status": status}
+        return questions.is_complete(self._query("is_complete", code, 0))
 
-    def _query(self, what: str, code: str, position: int) -> dict[str, Any]:
+    def _query(self, what: str, code: str, position: int) -> Mapping[str, Any]:
         try:
             child = self._starting.wait()
         except RLMError:
