@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from contextlib import suppress
+
 import nbformat
 import pytest
 from browsing import aside
@@ -78,10 +81,19 @@ def open_notebook(page, lab, name, *, app="lab/tree"):
 
 
 def run_all(page):
+    from playwright.sync_api import TimeoutError as NotInTime
+
     page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for()
-    page.locator(".jp-CodeCell .cm-content").first.click()
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_text("Run All Cells", exact=True).click()
+    begun = page.locator(".jp-CodeCell .jp-InputPrompt").first.filter(has_text=re.compile(r"\[(\*|\d+)\]"))
+    for _ in range(6):
+        page.locator(".jp-CodeCell .cm-content").first.click()
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_text("Run All Cells", exact=True).click()
+        # What is run before the page has its kernel is lost.
+        with suppress(NotInTime):
+            begun.wait_for(timeout=10_000)
+            return
+    raise AssertionError("the page's kernel runs no cell")
 
 
 def shut_down_kernels(lab):

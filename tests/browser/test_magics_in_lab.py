@@ -86,12 +86,6 @@ def outputs(saved):
     return [len(each) for each in shown]
 
 
-def run(page):  # noqa: F811
-    # What is run before the page has its kernel is lost.
-    page.get_by_text("| Idle").wait_for()
-    run_all(page)
-
-
 @pytest.mark.parametrize("kernel", ["python3", "rlm"])
 def test_a_question_is_watched_and_answered(lab, page, shot, endpoint, kernel):  # noqa: F811
     folder = lab[0]
@@ -106,7 +100,7 @@ def test_a_question_is_watched_and_answered(lab, page, shot, endpoint, kernel): 
         "_rlm.status",
     )
     open_notebook(page, lab, name)
-    run(page)
+    run_all(page)
     batch = page.locator(".rlm-spacer .rlm-row[data-kind=batch]")
     batch.filter(has_text="0 of 6 done").wait_for()
     button = page.locator(".rlm-stop:not([disabled])")
@@ -139,7 +133,7 @@ def test_stop_stops(lab, page, endpoint, kernel):  # noqa: F811
         "print('after')",
     )
     open_notebook(page, lab, name)
-    run(page)
+    run_all(page)
     page.locator(".rlm-spacer .rlm-row[data-kind=batch]").filter(has_text="0 of 6 done").wait_for()
     page.locator(".rlm-stop:not([disabled])").click()
     error = "NoAnswerError" if kernel == "rlm" else "KeyboardInterrupt"
@@ -199,7 +193,7 @@ def test_in_jupyter_notebook(lab, page, shot, endpoint):  # noqa: F811
 def test_a_line_beside_the_panel_is_not_seen(lab, page, endpoint):  # noqa: F811
     write(lab[0], "line.ipynb", endpoint, "python3", "%load_ext rlm_kernel\n%rlm What changed? -c old -c new")
     open_notebook(page, lab, "line.ipynb")
-    run(page)
+    run_all(page)
     page.locator(".rlm-spacer .rlm-row[data-kind=batch]").wait_for()
     line = page.locator(".rlm-beside-panel", has_text="Running: What changed?")
     line.wait_for(state="attached")
@@ -214,7 +208,7 @@ def test_a_line_beside_the_panel_is_not_seen(lab, page, endpoint):  # noqa: F811
 def test_tab_offers_variables_with_their_sizes(lab, page, shot, endpoint):  # noqa: F811
     write(lab[0], "tab.ipynb", endpoint, "python3", "%load_ext rlm_kernel", "%rlm What changed? -c ")
     open_notebook(page, lab, "tab.ipynb")
-    run(page)
+    run_all(page)
     page.get_by_text("-c has no value").first.wait_for()
     page.locator(".jp-CodeCell .cm-content").nth(2).click()
     page.keyboard.press("End")
