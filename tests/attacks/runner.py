@@ -39,6 +39,8 @@ NOTES = ("/usr/lib", f"{sys.prefix}/lib", os.path.expanduser("~"), "/tmp", "/dev
 KEY_STARTS = "sk-canary-"
 # Beside the limit of its cell: an interrupt, a kill, a new kernel.
 BOUND_SECONDS = 30.0
+# What a signal takes at most until the process is seen to have ended.
+DYING_SECONDS = 0.2
 
 
 class Host:
@@ -162,6 +164,8 @@ async def attack(host: Host, target: Target, each) -> str:
         await target.open()
     await target.run(f"facts['victim'] = {host.victim.pid}", 10.0)
     output = await target.run(each.code, each.seconds)
+    if each.goal == "processes":
+        await asyncio.sleep(DYING_SECONDS)
     found = host.damage(output, target.transport.folder)
     if each.then:
         await target.open()

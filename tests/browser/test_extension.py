@@ -9,6 +9,7 @@ import labextension
 import long_run
 import nbformat
 import pytest
+from browsing import aside
 from test_lab import ASYNC, SYNC, open_notebook, page, run_all, shut_down_kernels, write  # noqa: F401
 
 from rlm_kernel import events as ev
@@ -45,9 +46,8 @@ def asked(page, lab):  # noqa: F811
         if "@rlm-kernel" in (raised.stack or ""):
             found.append(raised.stack)
 
-    page.on("request", request)
-    page.on("websocket", request)
-    page.on("pageerror", error)
+    for event, note in (("request", request), ("websocket", request), ("pageerror", error)):
+        aside(page.on, event, note)
     return found
 
 

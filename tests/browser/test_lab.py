@@ -81,15 +81,22 @@ def open_notebook(page, lab, name, *, app="lab/tree"):
 
 
 def run_all(page):
+    def ask():
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_text("Run All Cells", exact=True).click()
+
+    until_begun(page, ask)
+
+
+def until_begun(page, ask):
+    """Have the first cell run: what is asked for before the page has its kernel is lost."""
     from playwright.sync_api import TimeoutError as NotInTime
 
     page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for()
     begun = page.locator(".jp-CodeCell .jp-InputPrompt").first.filter(has_text=re.compile(r"\[(\*|\d+)\]"))
     for _ in range(6):
         page.locator(".jp-CodeCell .cm-content").first.click()
-        page.get_by_role("menuitem", name="Run", exact=True).click()
-        page.get_by_text("Run All Cells", exact=True).click()
-        # What is run before the page has its kernel is lost.
+        ask()
         with suppress(NotInTime):
             begun.wait_for(timeout=10_000)
             return

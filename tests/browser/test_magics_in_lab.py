@@ -7,7 +7,7 @@ import threading
 
 import nbformat
 import pytest
-from test_lab import lab, open_notebook, page, run_all, shut_down_kernels  # noqa: F401  two are fixtures
+from test_lab import lab, open_notebook, page, run_all, shut_down_kernels, until_begun  # noqa: F401  two are fixtures
 
 from rlm_kernel.messages import message_text
 from rlm_kernel.models.scripted import ScriptedModel
@@ -150,11 +150,9 @@ def test_in_jupyter_notebook(lab, page, shot, endpoint):  # noqa: F811
     ask = "%rlm What changed? -c old -c new"
     write(folder, "classic.ipynb", endpoint, "rlm", ask, ask, "%rlm insert")
     open_notebook(page, lab, "classic.ipynb", app="notebooks")
-    page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for()
-    page.locator(".jp-CodeCell .cm-content").first.click()
+    until_begun(page, lambda: page.keyboard.press("Shift+Enter"))
     batch = page.locator(".rlm-spacer .rlm-row[data-kind=batch]").filter(has_text="0 of 6 done")
-    for _ in range(2):
-        page.keyboard.press("Shift+Enter")
+    page.keyboard.press("Shift+Enter")
     batch.wait_for()
     page.keyboard.press("Escape")
     page.locator(
