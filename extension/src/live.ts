@@ -12,12 +12,15 @@ const MOST_RUNS = 200;
 const QUESTION_CHARS = 1000;
 const STATE_CHARS = 40;
 const PATIENCE_MS = 700;
+const LINE = /^rlm-[0-9a-f]{32}$/;
 
 /** A run that a panel shows; `comm` is the panel's, which is also its model's id in the notebook. */
 export interface LiveRun {
   readonly comm: string;
   /** The execute request in which the panel was made; empty where that was before this page was here. */
   readonly request: string;
+  /** In JupyterLite the BroadcastChannel that its kernel hears during a cell; empty elsewhere. */
+  readonly line: string;
   readonly summary: Summary;
 }
 
@@ -107,6 +110,7 @@ export class LiveRuns {
     this.put({
       comm,
       request: known?.request ?? request,
+      line: typeof state._line === "string" && LINE.test(state._line) ? state._line : (known?.line ?? ""),
       summary: {
         question: questionOf(snapshot?.events) || before.question,
         state: typeof state.status === "string" ? state.status.slice(0, STATE_CHARS) : before.state,
@@ -134,20 +138,30 @@ export type StoppingKernel = Pick<
 >;
 
 /**
- * Stop `run`. It is told through its panel's comm; where the kernel doesn't hear that, since a cell keeps it
+ * Stop `run`. It is told as its panel would tell it: through the panel's comm, or on its line; where the kernel doesn't hear that, since a cell keeps it
  * busy, the cell is interrupted, unless it is known to be another one than the run's.
  */
 export async function stop(kernel: StoppingKernel, live: LiveRuns, run: LiveRun): Promise<void> {
+  tell(kernel, run, { op: "stop" });
+  // The kernel's status may be that of a subshell; that a request is being executed is certain.
+  if (!(await heard(live, run)) && (live.inCell(run) ?? kernel.status === "busy")) await kernel.interrupt();
+}
+
+function tell(kernel: StoppingKernel, run: LiveRun, request: { op: string }): void {
+  if (run.line) {
+    const line = new BroadcastChannel(run.line);
+    line.postMessage(JSON.stringify(request));
+    line.close();
+    return;
+  }
   const message = KernelMessage.createMessage({
     msgType: "comm_msg",
     channel: "shell",
     session: kernel.clientId,
     username: kernel.username,
-    content: { comm_id: run.comm, data: { method: "custom", content: { op: "stop" } } },
+    content: { comm_id: run.comm, data: { method: "custom", content: request } },
   });
   kernel.sendShellMessage(message, false, true);
-  // The kernel's status may be that of a subshell; that a request is being executed is certain.
-  if (!(await heard(live, run)) && (live.inCell(run) ?? kernel.status === "busy")) await kernel.interrupt();
 }
 
 /** Wait for a sign that `run` has been told, for a while; return whether it came. */

@@ -33,7 +33,10 @@ describe("a live run", () => {
   it("is known by its panel's state, and followed to its end", () => {
     open({ _snapshot: snapshot([started]), status: "starting", cost_usd: 0 });
     expect(live.all()).toEqual([
-      { comm: "c1", request: "e1", summary: { question: "How many?", state: "starting", costUsd: 0 } },
+      {
+        ...{ comm: "c1", request: "e1", line: "" },
+        summary: { question: "How many?", state: "starting", costUsd: 0 },
+      },
     ]);
     update({ status: "running" });
     update({ cost_usd: 0.5 });
@@ -131,6 +134,21 @@ describe("Stop", () => {
     iopub("status", { execution_state: "busy" });
     open({ _snapshot: snapshot() });
     expect(await stopped("busy", false)).toEqual([told, "interrupt"]);
+  });
+
+  it("tells a run in a web page on its line, which is heard during a cell", async () => {
+    const name = `rlm-${"0a".repeat(16)}`;
+    const line = new BroadcastChannel(name);
+    const heard: unknown[] = [];
+    line.onmessage = (event: { data: unknown }) => {
+      heard.push(event.data);
+      iopub("comm_msg", { comm_id: "c1", data: { method: "custom", content: { op: "stopping" } } });
+    };
+    open({ _snapshot: snapshot(), _line: name });
+    update({ status: "running", _line: "another page's" });
+    expect(await stopped("busy", false)).toEqual([]);
+    expect(heard).toEqual(['{"op":"stop"}']);
+    line.close();
   });
 
   it("does not interrupt another cell, nor an idle kernel", async () => {

@@ -70,6 +70,18 @@ show(run)
 answer = await run
 print("it was", answer.status)
 """
+ASKED = (
+    "import os\nimport rlm_kernel\nos.environ.update({environment})",
+    "%load_ext rlm_kernel",
+    'text = "It rained. " * 1000',
+    "%rlm How often did it rain? -c text",
+    """from openai import AsyncOpenAI
+from rlm_kernel import OpenAIModel
+
+model = OpenAIModel("magic-root", client=AsyncOpenAI())
+answer = await rlm_kernel.RLM(model=model).acompletion("How often?", contexts={"text": text})
+print("openai's client:", answer, answer.status)""",
+)
 STORED = """async () => {
     const said = [JSON.stringify({...localStorage}), JSON.stringify({...sessionStorage}), document.cookie];
     for (const {name} of await indexedDB.databases()) {
@@ -150,6 +162,9 @@ def endpoint():
     models = {
         "test-root": ScriptedModel([SEARCH, "FINAL('I found nothing.')"], name="test-root"),
         "test-sub": ScriptedModel("reader", name="test-sub"),
+        "magic-root": ScriptedModel(
+            lambda request: "```repl\nFINAL(f'{text.count(chr(114))} times')\n```", name="magic-root"
+        ),
     }
     server = ScriptedServer(models, api_key=KEY, origin="*")
     loop = asyncio.new_event_loop()
@@ -187,11 +202,29 @@ def site(endpoint):
     front.write_text(text, "utf-8")
     notebook = nbformat.read(folder / "files" / "isolation.ipynb", as_version=4)
     notebook.cells = [nbformat.v4.new_code_cell(STOPPED.strip())]
-    # In the place of one that is listed.
-    nbformat.write(notebook, folder / "files" / "benchmark.ipynb")
+    add(folder, "stopped.ipynb", notebook)
+    environment = {"OPENAI_BASE_URL": endpoint.base_url, "OPENAI_API_KEY": KEY, "RLM_MODEL": "magic-root"}
+    cells = [cell.replace("{environment}", repr(environment)) for cell in ASKED]
+    add(
+        folder,
+        "asked.ipynb",
+        nbformat.v4.new_notebook(
+            metadata=notebook.metadata, cells=[nbformat.v4.new_code_cell(cell) for cell in cells]
+        ),
+    )
     with script("serve").SiteServer(folder) as served:
         served.folder = folder
         yield served
+
+
+def add(folder, name, notebook):
+    """Put a notebook into the site, and into the list of what is there."""
+    nbformat.write(notebook, folder / "files" / name)
+    listed = folder / "api" / "contents" / "all.json"
+    known = json.loads(listed.read_text("utf-8"))
+    like = next(each for each in known["content"] if each["name"] == "isolation.ipynb")
+    known["content"].append({**like, "name": name, "path": name})
+    listed.write_text(json.dumps(known), "utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -301,7 +334,8 @@ def test_front_notebook_end_to_end_and_reopened(site, endpoint, page, shot, tmp_
     for _ in range(2):
         wait_for_output(page, "has the most matches")
         wait_for_output(page, "I found nothing.")
-        page.locator(".jp-OutputArea-output :is(.rlm-row, details)").first.wait_for()
+        shot(page, "site-reopened")
+        page.locator(".rlm-trace .rlm-row:not([hidden])").first.wait_for()
         page.locator(".jp-DirListing-item", has_text="mine.txt").wait_for()
         assert KEY not in page.content()
         page.reload()
@@ -313,11 +347,30 @@ def test_front_notebook_end_to_end_and_reopened(site, endpoint, page, shot, tmp_
 
 
 def test_stop(site, page, shot):
-    open_and_run(page, site, "benchmark.ipynb")
+    open_and_run(page, site, "stopped.ipynb")
     page.locator(".rlm-spacer .rlm-row[data-kind=batch]").filter(has_text="0 of 20 done").wait_for()
     page.locator(".rlm-stop:not([disabled])").click()
     wait_for_output(page, "it was cancelled")
     shot(page, "site-stopped")
+
+
+def test_the_side_panel_lists_and_stops(site, page, shot):
+    open_and_run(page, site, "stopped.ipynb")
+    page.locator(".rlm-spacer .rlm-row[data-kind=batch]").filter(has_text="0 of 20 done").wait_for()
+    page.get_by_title("RLM runs").click()
+    run = page.locator(".rlm-runs .rlm-run").filter(has_text="Will it end?")
+    run.filter(has_text="running").wait_for()
+    shot(page, "site-runs")
+    run.get_by_role("button", name="Stop").click()
+    wait_for_output(page, "it was cancelled")
+    run.filter(has_text="cancelled").wait_for()
+
+
+def test_the_magic_needs_no_await_and_openai_is_an_option(site, page, shot):
+    open_and_run(page, site, "asked.ipynb")
+    wait_for_output(page, "1000 times")
+    wait_for_output(page, "openai's client: 1000 times answered")
+    shot(page, "site-magic")
 
 
 def test_a_cell_that_never_ends_and_what_the_other_kernel_sees(site, page, shot):
