@@ -41,7 +41,17 @@ KERNEL = "rlm-pyodide"
 # Beside what local kernels have: where the WebAssembly kernel finds what it runs on, and its limits.
 _ALSO = ("XDG_CACHE_HOME", "DENO_DIR")
 # Out of the environment: a kernel whose start request brings none inherits the gateway's.
-_CONFIG = "import os\nc.KernelGatewayApp.auth_token = os.environ.pop('KG_AUTH_TOKEN')\n"
+# Its standard input ends with whoever started it, by kill -9 too: then it ends as it does when told to.
+_CONFIG = """
+import os, signal, threading
+c.KernelGatewayApp.auth_token = os.environ.pop("KG_AUTH_TOKEN")
+
+def watch():
+    os.read(0, 1)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+threading.Thread(target=watch, daemon=True).start()
+"""
 
 
 class LoopbackGateway:
@@ -148,7 +158,7 @@ class LoopbackGateway:
             [sys.executable, "-m", "kernel_gateway"],
             cwd=folder,
             env={**environment, **_folders(folder), "KG_AUTH_TOKEN": self.token},
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=self._log or sys.__stderr__,
             stderr=self._log or sys.__stderr__,
             start_new_session=True,
@@ -182,6 +192,8 @@ class LoopbackGateway:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)
 

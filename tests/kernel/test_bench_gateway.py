@@ -186,3 +186,20 @@ def test_the_table():
     assert "60 ms with a spare kernel (goal 200 ms), 1000 ms without." in table
     assert "| 4 | 8 | 51.7 | 38 | 209 | 2852 | - | 1 |" in table
     assert table.endswith("4 sessions: why it failed")
+
+
+def test_a_gateway_ends_with_who_started_it_also_when_that_is_killed():
+    code = """
+import sys, time
+from rlm_kernel.loopback import LoopbackGateway
+
+with LoopbackGateway(["python3"]) as gateway:
+    print(gateway.pid, flush=True)
+    time.sleep(120)
+"""
+    starter = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    with starter:
+        gateway = psutil.Process(int(starter.stdout.readline()))
+        starter.kill()
+    _, alive = psutil.wait_procs([gateway], timeout=60)
+    assert [each for each in alive if each.status() != psutil.STATUS_ZOMBIE] == []
