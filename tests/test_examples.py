@@ -93,8 +93,15 @@ def run_notebook(path, folder, environment):
     assert done.returncode == 0, done.stderr
     import nbformat
 
-    outputs = [each for cell in nbformat.read(target, 4).cells for each in cell.get("outputs", ())]
-    return "\n".join(each.get("text") or each.get("data", {}).get("text/plain", "") for each in outputs)
+    cells = nbformat.read(target, 4).cells
+    return "\n".join(text_of(cell.outputs) for cell in cells if cell.cell_type == "code")
+
+
+def text_of(outputs):
+    # A busy kernel sends a line in two pieces.
+    streams = "".join(each.text for each in outputs if each.output_type == "stream")
+    shown = [each.data.get("text/plain", "") for each in outputs if "data" in each]
+    return "\n".join([streams, *shown])
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)

@@ -257,7 +257,8 @@ async def test_a_loop_that_ends_takes_its_kernels_along(server):
         readers = [lambda e: e.type == "cell_output" and printed.set()]
         asking = asyncio.create_task(rlm.acompletion("What?", "text", readers=readers))
         await printed.wait()
-        assert len(server.kernels()) == 1
+        # Its own, and a spare one that may have started by now.
+        assert server.kernels()
         asking.cancel()
         await asyncio.wait([asking])
 
