@@ -30,6 +30,7 @@ __all__ = ["JupyterSession"]
 START_SECONDS = 60.0
 LOAD_SECONDS = 600.0
 GRACE_SECONDS = 2.0
+INTERRUPTS = 2
 # After the reply: the rest is on its way, unless the kernel's own functions were damaged by the cell.
 REPORT_SECONDS = 1.0
 # After a reply, how long iopub may be silent until the end of the cell counts as dropped there.
@@ -142,12 +143,12 @@ class JupyterSession:
 
     async def settle(self) -> bool:
         """Interrupt what a cancelled cell goes on with; see `KernelSession.settle`."""
-        await self._transport.interrupt()
-        try:
-            await self._run_silently("", GRACE_SECONDS)
-        except KernelStartError:
-            return False
-        return self.alive
+        for _ in range(INTERRUPTS):
+            await self._transport.interrupt()
+            with suppress(KernelStartError):
+                await self._run_silently("", GRACE_SECONDS / INTERRUPTS)
+                return self.alive
+        return False
 
     async def _run_silently(self, code: str, seconds: float) -> Mapping[str, Any]:
         """Execute code of ours; return the content of the reply."""
@@ -172,7 +173,13 @@ class JupyterSession:
 
     async def _hear(self) -> None:
         """Wait until iopub reaches us: a subscription takes effect some time after it was made."""
+        since = time.monotonic()
         while not self._heard.is_set() and self.alive:
+            if time.monotonic() - since > START_SECONDS:
+                raise KernelStartError(
+                    f"the kernel started, but none of its outputs came within {START_SECONDS:g} s",
+                    hint="see `jupyter rlm doctor`",
+                )
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._heard.wait(), 0.25)
                 return
@@ -219,10 +226,7 @@ class JupyterSession:
         except TimeoutError:
             timed_out = True
             await self._drop_calls(cell)
-            await self.interrupt()
-            try:
-                await _within(self._until_ended(cell), GRACE_SECONDS)
-            except TimeoutError:
+            if not await self._interrupted(cell):
                 await self._kill("it did not react to an interrupt")
                 return "timed_out", _lost("the cell ran too long and did not react to an interrupt")
         if self._death:
@@ -237,6 +241,16 @@ class JupyterSession:
         if timed_out:
             return "timed_out", ""
         return ("ok" if cell.reply and cell.reply.content.get("status") == "ok" else "error"), ""
+
+    async def _interrupted(self, cell: _Cell) -> bool:
+        """Interrupt a cell; return whether it has ended of it."""
+        for _ in range(INTERRUPTS):
+            # One that comes before the kernel has begun with the cell is for nothing.
+            await self.interrupt()
+            with suppress(TimeoutError):
+                await _within(self._until_ended(cell), GRACE_SECONDS / INTERRUPTS)
+                return True
+        return False
 
     async def _until_ended(self, cell: _Cell) -> None:
         """Wait for a cell's reply and its ``idle``, which a flood of output may have cost."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from gateways import TOKEN, Line, Server, offer_pyodide, open_remote, python_of, until
+from kernels import Repl
 
 from rlm_kernel import RLM, ScriptedModel
 from rlm_kernel.context import Context
@@ -21,6 +22,8 @@ from rlm_kernel.errors import ConfigError, KernelStartError
 from rlm_kernel.models.server import Fault, ScriptedServer
 from rlm_kernel.repl.gateway import transport
 from rlm_kernel.repl.gateway.address import Gateway
+from rlm_kernel.repl.gateway.session import GatewaySession
+from rlm_kernel.repl.gateway.transport import GatewayTransport
 
 # Making the environments takes its time, once.
 pytestmark = [
@@ -83,6 +86,14 @@ def kernel(request, server):
     return request.param
 
 
+@pytest.fixture(params=["python3", "rlm-pyodide"])
+def any_kernel(request, any_server):
+    """The name of a kernelspec of `any_server`."""
+    if request.param == "rlm-pyodide":
+        offer_pyodide(any_server, request.getfixturevalue("spec_folder"))
+    return request.param
+
+
 @asynccontextmanager
 async def playing(url, *replies, sub=lambda request: "reply", fault=None, **options):
     """An RLM over ``url`` whose models are behind a real endpoint; yields it and the endpoint."""
@@ -105,7 +116,7 @@ def asked(endpoint, model="sub"):
 # What works -----------------------------------------------------------------------------------------
 
 
-async def test_a_run_on_any_gateway(any_server):
+async def test_a_run_on_any_gateway(any_server, any_kernel):
     replies = [
         block("words = context.split()\nfirst = llm_query('q ' + words[0])"),
         block(
@@ -116,7 +127,7 @@ async def test_a_run_on_any_gateway(any_server):
         ),
         block("FINAL([len(words), first, threads, tasks, batch])"),
     ]
-    async with playing(any_server.url, *replies) as (rlm, endpoint):
+    async with playing(any_server.url, *replies, kernel_name=any_kernel) as (rlm, endpoint):
         answer = await rlm.acompletion("What?", "wörter " * 100)
         assert answer.value == [100, "reply", ["reply"] * 4, ["reply"] * 2, ["reply"] * 5]
         assert answer.total_calls == len(endpoint.requests) == 3 + 12
@@ -236,10 +247,11 @@ async def test_spare_kernels_are_handed_out_and_given_back(server):
 # The kernel ------------------------------------------------------------------------------------------
 
 
-async def survive(server, code):
+async def survive(server, code, kernel="python3"):
     """Execute ``code`` between two ordinary cells; return what the model is told of it."""
     replies = [block("kept = 1\nllm_query('a')"), block(code), block("FINAL([context, 'kept' in globals()])")]
-    async with playing(server.url, *replies, cell_timeout=2) as (rlm, endpoint):
+    options = {"cell_timeout": 2, "kernel_name": kernel}
+    async with playing(server.url, *replies, **options) as (rlm, endpoint):
         answer = await asyncio.wait_for(rlm.acompletion("What?", "text"), 60)
         assert answer.value == ["text", False]
         assert len(endpoint.requests) == 4
@@ -276,8 +288,8 @@ async def test_a_kernel_that_no_interrupt_stops_is_replaced(server):
     assert "did not react" in await survive(server, code)
 
 
-async def test_a_cell_past_its_time_is_interrupted(any_server):
-    async with open_remote(any_server.url) as repl:
+async def test_a_cell_past_its_time_is_interrupted(any_server, any_kernel):
+    async with open_remote(any_server.url, name=any_kernel) as repl:
         await repl.run("kept = 1")
         for code in ("while True: pass", "llm_query('q')", "await allm_query('q')"):
             repl.delay = 60
@@ -285,6 +297,27 @@ async def test_a_cell_past_its_time_is_interrupted(any_server):
             assert (result.status, result.lost) == ("timed_out", "")
         repl.delay = 0
         assert await repl.value("kept, llm_query('next')") == "(1, 'reply to next')"
+
+
+async def test_what_gets_lost_while_a_kernel_starts_is_sent_again(server, monkeypatch):
+    class Losing(GatewayTransport):
+        lost = 0
+
+        def send(self, channel, type_, content, **options):
+            if type_ == "execute_request" and not self.lost:
+                self.lost += 1
+                return "of nothing"
+            return super().send(channel, type_, content, **options)
+
+    monkeypatch.setattr("rlm_kernel.repl.gateway.session.AGAIN_SECONDS", 1.0)
+    link = Losing(Gateway(server.url, TOKEN))
+    session = GatewaySession(link)
+    try:
+        await session.start([Context.of("context", "text")])
+        assert link.lost == 1
+        assert await Repl(session).value("context") == "text"
+    finally:
+        await session.close()
 
 
 async def test_a_kernel_ended_by_somebody_else(server, monkeypatch):
@@ -580,14 +613,14 @@ async def test_health(any_server):
         await Gateway(any_server.url, "canary-wrong-token").health_check()
 
 
-async def test_the_token_is_in_no_url_log_trace_or_kernel(any_server, tmp_path, caplog):
+async def test_the_token_is_in_no_url_log_trace_or_kernel(any_server, any_kernel, tmp_path, caplog):
     caplog.set_level(logging.DEBUG)
     steal = block(
         "import os\nfound = repr(dict(os.environ)) + repr(globals())\nprint(found)\n"
         "llm_query(found)\nFINAL(1)"
     )
     events = []
-    async with playing(any_server.url, steal) as (rlm, endpoint):
+    async with playing(any_server.url, steal, kernel_name=any_kernel) as (rlm, endpoint):
         answer = await rlm.acompletion("What?", "text", readers=[events.append], save=tmp_path / "run.jsonl")
         assert answer
         assert TOKEN not in repr(rlm._backend._own)

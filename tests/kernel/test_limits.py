@@ -25,6 +25,13 @@ async def test_a_cell_past_its_limit_is_interrupted_and_its_state_kept(repl, cod
     assert await repl.value("kept") == "1"
 
 
+async def test_an_interrupt_before_the_kernel_begins_is_made_again(repl):
+    await repl.run("kept = 1")
+    result = await repl.run("while True: pass", timeout=0.001)
+    assert (result.status, result.lost) == ("timed_out", "")
+    assert await repl.value("kept") == "1"
+
+
 async def test_a_cell_that_ignores_interrupts_is_killed(repl):
     result = await repl.run(
         "while True:\n    try:\n        import time; time.sleep(60)\n    except BaseException:\n        pass",

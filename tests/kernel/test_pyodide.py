@@ -86,6 +86,43 @@ async def test_a_cell_past_its_time_is_interrupted_and_its_late_answer_dropped(r
     assert await repl.value("kept, llm_query('next')") == "(5, 'reply to next')"
 
 
+async def test_no_interrupt_is_lost(repl):
+    """Python empties the place where interrupts are noted each time that it looks."""
+    for _ in range(80):
+        began = asyncio.Event()
+        cell = asyncio.create_task(
+            repl.run("print('began', flush=True)\nwhile True: pass", on_output=lambda output: began.set())
+        )
+        await began.wait()
+        await asyncio.sleep(0.01)
+        await repl.session.interrupt()
+        result = await cell
+        assert (result.status, result.outputs[-1].name) == ("error", "KeyboardInterrupt")
+
+
+async def test_an_interrupt_before_the_kernel_begins_is_made_again(repl):
+    await repl.run("kept = 5")
+    await repl.run("1/0")
+    result = await repl.run("while True: pass", timeout=0.001)
+    assert (result.status, result.lost) == ("timed_out", "")
+    assert await repl.value("kept") == "5"
+
+
+async def test_an_interrupt_after_the_code_is_not_the_end_of_python(repl):
+    """It comes in a step of the agent's own, while the error of a cell that awaited is told."""
+    code = """
+import asyncio, functools, signal
+class Late(Exception):
+    __str__ = staticmethod(functools.partial(signal.raise_signal, signal.SIGINT))
+kept = 5
+await asyncio.sleep(0)
+raise Late
+"""
+    result = await repl.run(code)
+    assert (result.status, result.outputs[-1].name) == ("error", "Late")
+    assert await repl.value("kept, llm_query('next')") == "(5, 'reply to next')"
+
+
 async def test_contexts_of_all_kinds_arrive_whole():
     values = {
         "text": "caf\u00e9 \u4e2d\u6587 \ud800" * 2_000_000,

@@ -483,6 +483,19 @@ def _json(body: memoryview) -> Any:
 _log = 2
 
 
+class PyodideKernelApp(IPKernelApp):
+    """Without the thread that has the shell channel's socket for the sake of subshells.
+
+    This kernel has none, and ipykernel 7.4 then uses that socket from the main thread as well: now and then
+    libzmq would end the process.
+    """
+
+    def init_control(self, context: Any) -> None:
+        """Make the control channel; see `IPKernelApp.init_control`."""
+        super().init_control(context)  # type: ignore[no-untyped-call]
+        self.shell_channel_thread = None
+
+
 def launch() -> None:
     """Run the kernel until it is shut down; the sandbox starts at once."""
     global _starting, _log  # noqa: PLW0603  a process holds one kernel
@@ -490,6 +503,6 @@ def launch() -> None:
     _log = os.dup(2)
     _starting = Starting()
     try:
-        IPKernelApp.launch_instance(kernel_class=PyodideKernel, argv=sys.argv[1:])
+        PyodideKernelApp.launch_instance(kernel_class=PyodideKernel, argv=sys.argv[1:])
     finally:
         _starting.close()

@@ -32,9 +32,11 @@ COMPARE_SECONDS = 5.0
 # Before the end of a cell is taken from the guest's word: what came by itself is better.
 ON_ITS_WAY_SECONDS = 1.0
 ANSWER_SECONDS = 10.0
+AGAIN_SECONDS = 10.0
 # A gateway measures the rate of outputs over 3 s.
 LIMIT_SECONDS = 3.5
-REPLY_BYTES = 4 * 1024 * 1024
+# Over a slow line, a message of more takes longer than the other side waits for a word.
+REPLY_BYTES = 1024 * 1024
 _ANSWERS = frozenset(("rlm_state", "kernel_info_reply", "rlm_left"))
 
 Reply = dict[str, Any]
@@ -65,7 +67,11 @@ class GatewaySession(JupyterSession):
 
     async def prepare(self) -> None:
         """Start the kernel and install the guest; see `JupyterSession.prepare`."""
-        await super().prepare()
+        asking = asyncio.create_task(self._ask_again())
+        try:
+            await super().prepare()
+        finally:
+            asking.cancel()
         while self._compares is None:
             try:
                 state = await asyncio.wait_for(self._state(None), ANSWER_SECONDS)
@@ -76,6 +82,12 @@ class GatewaySession(JupyterSession):
                 if not self.alive:
                     raise KernelStartError(f"the kernel ended while it started: {self._death}") from None
         self._keeping = asyncio.create_task(self._keep())
+
+    async def _ask_again(self) -> None:
+        """Make good what got lost while the kernel started: many at once may be too much for a gateway."""
+        while True:
+            await asyncio.sleep(AGAIN_SECONDS)
+            self._compare(afresh=True)
 
     async def close(self) -> None:
         """End the kernel; see `JupyterSession.close`."""

@@ -159,7 +159,13 @@ async function boot(message) {
     return;
   }
   agent = python.pyimport("_rlm_agent.agent");
-  python.setInterruptBuffer(interrupt);
+  // Python looks at it, then empties it: an interrupt that comes between the two would be lost.
+  python.setInterruptBuffer({
+    get 0() {
+      return Atomics.exchange(interrupt, 0, 0);
+    },
+    set 0(value) {},
+  });
   const raw = (name) => ({
     write: (bytes) => {
       // Python has let go of its lock here: it takes them when it is back.

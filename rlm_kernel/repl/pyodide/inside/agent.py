@@ -319,6 +319,11 @@ class Agent:
             if frame.f_code.co_filename.startswith(CELL_NAME):
                 raise KeyboardInterrupt
             frame = frame.f_back
+        if asyncio.current_task() is self._task:
+            # Before the code, or after it, where a cancellation would be the task's own end. If there is
+            # something to await yet, the message that comes with each interrupt cancels it.
+            self._noted = True
+            return
         self.cancel(self.cell)
 
     def drain(self) -> None:
