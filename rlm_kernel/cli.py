@@ -286,6 +286,11 @@ def _add_bench(commands: Any) -> None:
         metavar="URL",
         help="use this one (URL left away: RLM_GATEWAY_URL) and not one started for it on this machine",
     )
+    parser.add_argument(
+        "--gateways",
+        metavar="N,...",
+        help="start so many here, a core of this machine for each, with --sessions on every one (Linux)",
+    )
     parser.add_argument("--kernel-name", metavar="NAME", help="the kernelspec (default python3)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(handler=_bench_gateway)

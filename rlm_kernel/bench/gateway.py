@@ -3,6 +3,9 @@
 All runs are of this process, over one gateway: started here unless one is given. A scripted endpoint in a
 process of its own answers at once, so that what is measured is kernels, websockets and orchestrator. The
 number of runs is bounded: each session makes a few, one after the other.
+
+How much further gateways add is measured with ones that have a core of this machine each, as if they were
+machines of their own; orchestrator and endpoint run beside them.
 """
 
 from __future__ import annotations
@@ -13,8 +16,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from statistics import median
@@ -44,19 +47,22 @@ SAMPLE_SECONDS = 0.5
 FULL_SECONDS = 120.0
 KERNEL = "python3"
 HEAD = (
-    *("sessions", "runs", "runs a minute", "turn gap p50, ms", "turn gap p95, ms"),
+    *("gateways", "sessions", "runs", "runs a minute", "turn gap p50, ms", "turn gap p95, ms"),
     *("kernel start p50, ms", "MB a kernel", "errors"),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """What came of ``sessions`` at once. Times in milliseconds, ``memory`` in MB a kernel if it is known.
+    """What came of ``sessions`` at once, spread over ``gateways``.
+
+    Times are in milliseconds, ``memory`` is in MB a kernel, if it is known.
 
     A gap is from a reply of the root model to its next request: what a turn costs beside the model. The first
     of a run is not counted, in which it waits for its kernel: ``start_p50`` tells of that.
     """
 
+    gateways: int
     sessions: int
     runs: int
     runs_a_minute: float
@@ -78,28 +84,39 @@ class Warm:
 
 def gateway(args: argparse.Namespace) -> None:
     """Measure what the arguments ask for, and print it; progress goes to stderr."""
-    counts = sessions_given(args.sessions)
+    counts = numbers("--sessions", args.sessions, 1000)
+    many = numbers("--gateways", args.gateways, os.cpu_count() or 1) if args.gateways else []
+    if many and args.gateway is not None:
+        raise InputError("--gateways starts gateways here, and --gateway names one", hint="give one of them")
     where = conditions()
     with ExitStack() as stack:
         endpoint = Program("endpoint")
         stack.callback(endpoint.end)
         base_url = endpoint.ask().strip()
-        pid: int | None = None
+        # Each with its process id, where it is on this machine.
+        started: list[tuple[Gateway, int | None]] = []
         if args.gateway is None:
             log = stack.enter_context(open(os.devnull, "wb"))
-            started = stack.enter_context(LoopbackGateway([args.kernel_name or KERNEL], log=log))
-            target, pid = Gateway(started.url, started.token, started.kernels[0]), started.pid
+            for core in range(max(many)) if many else [None]:
+                with _confined(core):
+                    own = LoopbackGateway([args.kernel_name or KERNEL], log=log)
+                    stack.enter_context(own)
+                started.append((Gateway(own.url, own.token, own.kernels[0]), own.pid))
         else:
             given = {"gateway_url": args.gateway or None, "kernel_name": args.kernel_name}
             settings = {name: each.value for name, each in config.resolve(given).items()}
-            target = Gateway.of(settings)
+            started.append((Gateway.of(settings), None))
+        target = started[0][0]
         asyncio.run(target.check())
         _say("warm kernels")
         spare = asyncio.run(warm(target))
         levels = []
-        for sessions in counts:
-            _say(f"{sessions} sessions")
-            levels.append(asyncio.run(level(target, base_url, sessions, runs=args.runs, pid=pid)))
+        for gateways in many or [1]:
+            for sessions in counts:
+                each = "" if gateways == 1 else f" on each of {gateways} gateways"
+                _say(f"{sessions} sessions{each}")
+                used = started[:gateways]
+                levels.append(asyncio.run(level(used, base_url, sessions * gateways, runs=args.runs)))
     where["load afterwards"] = conditions()["load"]
     if args.json:
         rows = [asdict(each) for each in levels]
@@ -111,6 +128,24 @@ def gateway(args: argparse.Namespace) -> None:
 def _say(what: str) -> None:
     sys.stderr.write(f"measuring: {what}\n")
     sys.stderr.flush()
+
+
+@contextmanager
+def _confined(core: int | None) -> Iterator[None]:
+    """Confine what is started inside to one of the cores that this process may use, if one is given."""
+    if core is None:
+        yield
+        return
+    if not hasattr(os, "sched_setaffinity"):
+        raise InputError("no process can be confined to a core here", hint="leave --gateways away")
+    allowed = os.sched_getaffinity(0)
+    if core >= len(allowed):
+        raise InputError(f"there are {len(allowed)} cores for {core + 1} gateways", hint="ask for fewer")
+    os.sched_setaffinity(0, {sorted(allowed)[core]})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
 
 
 async def warm(target: Gateway, times: int = WARM_TIMES) -> Warm:
@@ -154,18 +189,30 @@ async def _no_calls(call: object) -> Sequence[Any]:
 
 
 async def level(
-    target: Gateway, base_url: str, sessions: int, *, runs: int = RUNS, pid: int | None = None
+    gateways: Sequence[tuple[Gateway, int | None]], base_url: str, sessions: int, *, runs: int = RUNS
 ) -> Level:
-    """Have ``sessions`` at once make ``runs`` each; ``pid`` is the gateway's where it is on this machine."""
+    """Have ``sessions`` at once make ``runs`` each, spread over ``gateways``.
+
+    With each gateway comes its process id, or None where it is elsewhere.
+    """
     gaps: list[float] = []
     starts: list[float] = []
     errors: list[str] = []
     # Every session starts its own kernels: spares of one would be on another's account.
-    rlm = RLM(
-        f"turns-{TURNS}", "sub-0", base_url=base_url, api_key="none", repl=replace(target), spare_kernels=0
-    )
+    rlms = [
+        RLM(
+            f"turns-{TURNS}",
+            "sub-0",
+            base_url=base_url,
+            api_key="none",
+            repl=replace(target),
+            spare_kernels=0,
+        )
+        for target, _ in gateways
+    ]
 
-    async def session() -> None:
+    async def session(number: int) -> None:
+        rlm = rlms[number % len(rlms)]
         for _ in range(runs):
             events: list[Event] = []
             try:
@@ -178,19 +225,22 @@ async def level(
             starts.extend(1000 * each.seconds for each in events if isinstance(each, KernelStarted))
 
     peak = [0.0]
-    sampling = asyncio.create_task(_sample(pid, peak)) if pid is not None else None
+    pids = [pid for _, pid in gateways if pid is not None]
+    sampling = asyncio.create_task(_sample(pids, peak)) if pids else None
     began = time.perf_counter()
     try:
-        await asyncio.gather(*(session() for _ in range(sessions)))
+        await asyncio.gather(*map(session, range(sessions)))
         took = time.perf_counter() - began
     finally:
         if sampling is not None:
             sampling.cancel()
             with suppress(asyncio.CancelledError):
                 await sampling
-        await rlm.aclose()
+        for rlm in rlms:
+            await rlm.aclose()
     total = sessions * runs
     return Level(
+        len(gateways),
         sessions,
         total,
         60 * (total - len(errors)) / took,
@@ -215,17 +265,17 @@ def _gaps(events: Sequence[Event]) -> list[float]:
     return gaps[1:]
 
 
-async def _sample(pid: int, peak: list[float]) -> None:
+async def _sample(pids: Sequence[int], peak: list[float]) -> None:
     while True:
         with suppress(OSError):
-            peak[0] = max(peak[0], await asyncio.to_thread(_held, pid))
+            peak[0] = max(peak[0], await asyncio.to_thread(_held, pids))
         await asyncio.sleep(SAMPLE_SECONDS)
 
 
-def _held(pid: int) -> float:
-    """Return the bytes of a gateway's kernels, shared ones by their share."""
+def _held(pids: Sequence[int]) -> float:
+    """Return the bytes of the gateways' kernels, shared ones by their share."""
     held = 0
-    for each in descendants(pid):
+    for each in (kernel for pid in pids for kernel in descendants(pid)):
         with suppress(OSError):
             held += pss(each)[0]
     return float(held)
@@ -249,7 +299,15 @@ def as_table(levels: Sequence[Level], spare: Warm, where: dict[str, Any]) -> str
     ]
     for each in levels:
         cells = (
-            *(each.sessions, each.runs, each.runs_a_minute, each.gap_p50, each.gap_p95, each.start_p50),
+            *(
+                each.gateways,
+                each.sessions,
+                each.runs,
+                each.runs_a_minute,
+                each.gap_p50,
+                each.gap_p95,
+                each.start_p50,
+            ),
             *("-" if each.memory is None else each.memory, each.errors),
         )
         lines.append("| " + " | ".join(number(cell) for cell in cells) + " |")
@@ -257,13 +315,13 @@ def as_table(levels: Sequence[Level], spare: Warm, where: dict[str, Any]) -> str
     return "\n".join(lines)
 
 
-def sessions_given(text: str) -> list[int]:
-    """Return the numbers in a list such as ``1,4,16``.
+def numbers(option: str, text: str, most: int) -> list[int]:
+    """Return the numbers in a list such as ``1,4,16``, the value of ``option``, from 1 to ``most``.
 
     Raises:
         InputError: it holds something else.
     """
     parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and 1 <= int(part) <= 1000 for part in parts):
-        raise InputError(f"--sessions is {text!r}", hint="give numbers from 1 to 1000, such as 1,4,16,64")
+    if not all(part.isdecimal() and 1 <= int(part) <= most for part in parts):
+        raise InputError(f"{option} is {text!r}", hint=f"give numbers from 1 to {most}, separated by commas")
     return [int(part) for part in parts]

@@ -155,9 +155,37 @@ def test_the_benchmark_starts_one_and_counts(monkeypatch, capfd):
     assert said.err.startswith("measuring: warm kernels\nmeasuring: 2 sessions\n")
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="confining to a core is Linux's")
+def test_gateways_have_a_core_each(monkeypatch, capfd):
+    cores = []
+
+    class Noted(LoopbackGateway):
+        def __enter__(self):
+            gateway = super().__enter__()
+            cores.append(os.sched_getaffinity(self.pid))
+            return gateway
+
+    monkeypatch.setattr(bench, "LoopbackGateway", Noted)
+    monkeypatch.setattr(bench, "WARM_TIMES", 1)
+    monkeypatch.setenv("PYTHONPATH", os.fspath(ROOT))
+    allowed = os.sched_getaffinity(0)
+    most = min(2, len(allowed))
+    command = ["bench", "gateway", "--gateways", f"{most}", "--sessions", "1", "--runs", "1", "--json"]
+    assert main(command) == 0
+    (row,) = json.loads(capfd.readouterr().out)["levels"]
+    assert (row["gateways"], row["sessions"], row["errors"]) == (most, most, 0)
+    assert cores == [{core} for core in sorted(allowed)[:most]]
+    assert os.sched_getaffinity(0) == allowed
+
+
+def test_gateways_are_started_or_named(capsys):
+    assert main(["bench", "gateway", "--gateways", "1", "--gateway", "http://127.0.0.1:9"]) == 2
+    assert "give one of them" in capsys.readouterr().err
+
+
 async def test_what_fails_is_counted_and_told(scripted_server):
     target = Gateway("http://127.0.0.1:9", "canary")
-    row = await bench.level(target, scripted_server.base_url, 2, runs=1)
+    row = await bench.level([(target, None)], scripted_server.base_url, 2, runs=1)
     assert (row.errors, row.runs_a_minute, row.memory) == (2, 0.0, None)
     assert "127.0.0.1:9" in row.first_error
 
@@ -181,10 +209,10 @@ def test_gaps_leave_out_the_first_and_other_calls():
 
 
 def test_the_table():
-    row = Level(4, 8, 51.7, 38.0, 209.0, 2852.0, None, 1, "why it failed")
+    row = Level(1, 4, 8, 51.7, 38.0, 209.0, 2852.0, None, 1, "why it failed")
     table = as_table([row], Warm((50.0, 60.0, 70.0), (1000.0,)), {"load": 0.5})
     assert "60 ms with a spare kernel (goal 200 ms), 1000 ms without." in table
-    assert "| 4 | 8 | 51.7 | 38 | 209 | 2852 | - | 1 |" in table
+    assert "| 1 | 4 | 8 | 51.7 | 38 | 209 | 2852 | - | 1 |" in table
     assert table.endswith("4 sessions: why it failed")
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ... import background, config
 from ...errors import ConfigError, KernelStartError
-from ...repl.gateway.address import Gateway
+from ...repl.gateway.address import WASM_KERNEL, Gateway
 from .repl import REPLEnv
 from .unavailable import SIDECAR, refusing
 
@@ -52,14 +52,18 @@ class RemoteExecutionConfig:
 
 
 def _gateway(url: str | None) -> Gateway:
-    # Named as this service, it is one for WebAssembly, also where RLM_GATEWAY_URL names another gateway.
+    # Named as this service, it is one for WebAssembly. The token is for RLM_GATEWAY_URL's, where that is set.
     settings = {name: setting.value for name, setting in config.resolve({"wasm_service_url": url}).items()}
     if not settings["wasm_service_url"]:
         raise ConfigError(
             "no gateway is named to run code in",
             hint="give wasm_service_url=, or set WASM_SERVICE_URL; `jupyter rlm gateway` starts one",
         )
-    return Gateway.of({**settings, "gateway_url": None})
+    return Gateway.elsewhere(
+        settings["wasm_service_url"],
+        {**settings, "wasm_service_url": None},
+        kernel_name=settings["kernel_name"] or WASM_KERNEL,
+    )
 
 
 class RemoteREPLFactory:
