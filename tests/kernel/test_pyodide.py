@@ -91,7 +91,10 @@ async def test_no_interrupt_is_lost(repl):
     for _ in range(80):
         began = asyncio.Event()
         cell = asyncio.create_task(
-            repl.run("print('began', flush=True)\nwhile True: pass", on_output=lambda output: began.set())
+            repl.run(
+                "print('began', flush=True)\nwhile True: pass",
+                on_output=lambda output, began=began: began.set(),
+            )
         )
         await began.wait()
         await asyncio.sleep(0.01)

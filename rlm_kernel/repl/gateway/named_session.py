@@ -12,9 +12,9 @@ from ...errors import KernelStartError
 from ..base import KernelInfo, ToolStub
 from ..bootstrap import GuestSettings
 from .address import Gateway
-from .rest import Rest
+from .rest import GatewayUnreachableError, Rest
 from .session import GatewaySession
-from .transport import GatewayTransport
+from .transport import RESTART_PAUSES, GatewayTransport
 
 if TYPE_CHECKING:
     from .named import Named
@@ -42,7 +42,15 @@ class NamedTransport(GatewayTransport):
             raise KernelStartError("it has ended, or its time was over")
         # It may be busy with a cell of a process that is gone, and the server take it for idle: that goes by
         # the last message that a kernel was sent, one on its control channel included.
-        await rest.interrupt(self.left)
+        for pause in RESTART_PAUSES:
+            await asyncio.sleep(pause)
+            try:
+                await rest.interrupt(self.left)
+                break
+            except GatewayUnreachableError as error:
+                # A server that just starts the kernel again fails.
+                if not error.status or pause == RESTART_PAUSES[-1]:
+                    raise
         return self.left
 
     async def _delete(self, rest: Rest) -> None:

@@ -37,7 +37,7 @@ STATE_SECONDS = 2.0
 FIRST_CONNECT_SECONDS = 120.0
 _PAUSES = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)
 CLOSE_SECONDS = 30.0
-_DELETE_PAUSES = (0.0, 0.5, 1.0, 2.0, 4.0)
+RESTART_PAUSES = (0.0, 0.5, 1.0, 2.0, 4.0)
 _GONE = {
     "restarting": "its process ended, and the gateway has started another one",
     "autorestarting": "its process ended, and the gateway has started another one",
@@ -272,7 +272,7 @@ class GatewayTransport(Delivering):
         if self._starting is not None and not self._starting.cancelled():
             with suppress(KernelStartError):
                 self._kernel = await self._starting
-        for pause in _DELETE_PAUSES if self._kernel else ():
+        for pause in RESTART_PAUSES if self._kernel else ():
             await asyncio.sleep(pause)
             try:
                 await rest.delete(self._kernel)
