@@ -29,6 +29,7 @@ __all__ = ["JupyterSession"]
 
 START_SECONDS = 60.0
 LOAD_SECONDS = 600.0
+HEAR_SECONDS = 60.0
 GRACE_SECONDS = 2.0
 INTERRUPTS = 2
 # After the reply: the rest is on its way, unless the kernel's own functions were damaged by the cell.
@@ -175,9 +176,9 @@ class JupyterSession:
         """Wait until iopub reaches us: a subscription takes effect some time after it was made."""
         since = time.monotonic()
         while not self._heard.is_set() and self.alive:
-            if time.monotonic() - since > START_SECONDS:
+            if time.monotonic() - since > HEAR_SECONDS:
                 raise KernelStartError(
-                    f"the kernel started, but none of its outputs came within {START_SECONDS:g} s",
+                    f"the kernel started, but none of its outputs came within {HEAR_SECONDS:g} s",
                     hint="see `jupyter rlm doctor`",
                 )
             with suppress(TimeoutError):

@@ -56,6 +56,22 @@ async def test_death_is_seen(repl, code, cause):
     assert cause in result.lost
 
 
+async def test_a_kernel_whose_outputs_do_not_come_is_refused(monkeypatch):
+    class Deaf(LocalTransport):
+        async def open(self, on_message, on_death):
+            return await super().open(
+                lambda message: None if message.channel == "iopub" else on_message(message), on_death
+            )
+
+    monkeypatch.setattr("rlm_kernel.repl.session.HEAR_SECONDS", 0.5)
+    session = JupyterSession(Deaf())
+    try:
+        with pytest.raises(KernelStartError, match=r"none of its outputs came within 0\.5 s"):
+            await session.start([])
+    finally:
+        await session.close()
+
+
 async def test_cancelling_a_cell_leaves_no_call_behind():
     async with open_repl() as repl:
         repl.delay = 60
