@@ -7,7 +7,7 @@ import json
 import sys
 
 import pytest
-from kernels import open_repl
+from kernels import Repl, open_repl
 
 from rlm_kernel.context import Context
 from rlm_kernel.errors import ContextError, KernelStartError
@@ -25,11 +25,26 @@ async def test_a_cell_past_its_limit_is_interrupted_and_its_state_kept(repl, cod
     assert await repl.value("kept") == "1"
 
 
-async def test_an_interrupt_before_the_kernel_begins_is_made_again(repl):
-    await repl.run("kept = 1")
-    result = await repl.run("while True: pass", timeout=0.001)
-    assert (result.status, result.lost) == ("timed_out", "")
-    assert await repl.value("kept") == "1"
+async def test_an_interrupt_that_was_for_nothing_is_made_again():
+    class Late(LocalTransport):
+        interrupts = 0
+
+        async def interrupt(self):
+            # The first as if the kernel had not begun with the cell.
+            self.interrupts += 1
+            if self.interrupts > 1:
+                await super().interrupt()
+
+    session = JupyterSession(Late())
+    try:
+        await session.start([])
+        repl = Repl(session)
+        await repl.run("kept = 1")
+        result = await repl.run("while True: pass", timeout=0.5)
+        assert (result.status, result.lost) == ("timed_out", "")
+        assert await repl.value("kept") == "1"
+    finally:
+        await session.close()
 
 
 async def test_a_cell_that_ignores_interrupts_is_killed(repl):
