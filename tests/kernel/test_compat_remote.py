@@ -245,3 +245,12 @@ async def test_a_sandbox_whose_host_is_gone_goes_away_and_large_answers_arrive(s
         finally:
             line.heal()
             await session.close()
+
+
+def test_a_token_is_not_sent_to_another_service(monkeypatch):
+    monkeypatch.setenv("RLM_GATEWAY_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("RLM_GATEWAY_TOKEN", "canary-of-a-gateway")
+    with pytest.raises(ConfigError, match=r"is for http://127\.0\.0\.1:9, and is not sent to") as caught:
+        RemoteREPLFactory("http://127.0.0.1:10")
+    assert "canary" not in f"{caught.value} {caught.value.hint}"
+    assert RemoteREPLFactory("http://127.0.0.1:9")._gateway.token == "canary-of-a-gateway"
