@@ -85,7 +85,8 @@ class Warm:
 def gateway(args: argparse.Namespace) -> None:
     """Measure what the arguments ask for, and print it; progress goes to stderr."""
     counts = numbers("--sessions", args.sessions, 1000)
-    many = numbers("--gateways", args.gateways, os.cpu_count() or 1) if args.gateways else []
+    cores = _cores() if args.gateways else []
+    many = numbers("--gateways", args.gateways, len(cores)) if args.gateways else []
     if many and args.gateway is not None:
         raise InputError("--gateways starts gateways here, and --gateway names one", hint="give one of them")
     where = conditions()
@@ -97,7 +98,7 @@ def gateway(args: argparse.Namespace) -> None:
         started: list[tuple[Gateway, int | None]] = []
         if args.gateway is None:
             log = stack.enter_context(open(os.devnull, "wb"))
-            for core in range(max(many)) if many else [None]:
+            for core in cores[: max(many)] if many else [None]:
                 with _confined(core):
                     own = LoopbackGateway([args.kernel_name or KERNEL], log=log)
                     stack.enter_context(own)
@@ -130,18 +131,21 @@ def _say(what: str) -> None:
     sys.stderr.flush()
 
 
+def _cores() -> list[int]:
+    """Return the cores that this process may use."""
+    if not hasattr(os, "sched_setaffinity"):
+        raise InputError("no process can be confined to a core here", hint="leave --gateways away")
+    return sorted(os.sched_getaffinity(0))
+
+
 @contextmanager
 def _confined(core: int | None) -> Iterator[None]:
-    """Confine what is started inside to one of the cores that this process may use, if one is given."""
+    """Confine what is started inside to a core, if one is given."""
     if core is None:
         yield
         return
-    if not hasattr(os, "sched_setaffinity"):
-        raise InputError("no process can be confined to a core here", hint="leave --gateways away")
     allowed = os.sched_getaffinity(0)
-    if core >= len(allowed):
-        raise InputError(f"there are {len(allowed)} cores for {core + 1} gateways", hint="ask for fewer")
-    os.sched_setaffinity(0, {sorted(allowed)[core]})
+    os.sched_setaffinity(0, {core})
     try:
         yield
     finally:

@@ -178,9 +178,12 @@ def test_gateways_have_a_core_each(monkeypatch, capfd):
     assert os.sched_getaffinity(0) == allowed
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="confining to a core is Linux's")
 def test_gateways_are_started_or_named(capsys):
     assert main(["bench", "gateway", "--gateways", "1", "--gateway", "http://127.0.0.1:9"]) == 2
     assert "give one of them" in capsys.readouterr().err
+    assert main(["bench", "gateway", "--gateways", "1,1000"]) == 2
+    assert "--gateways is '1,1000'" in capsys.readouterr().err
 
 
 async def test_what_fails_is_counted_and_told(scripted_server):

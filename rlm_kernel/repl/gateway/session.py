@@ -84,7 +84,7 @@ class GatewaySession(JupyterSession):
         self._keeping = asyncio.create_task(self._keep())
 
     async def _ask_again(self) -> None:
-        """Make good what got lost while the kernel started: many at once may be too much for a gateway."""
+        """Make good what gets lost on the way while the kernel starts."""
         while True:
             await asyncio.sleep(AGAIN_SECONDS)
             self._compare(afresh=True)
