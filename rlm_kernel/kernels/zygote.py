@@ -1,10 +1,11 @@
 """The fork server: a process that has imported ipykernel once and forks into kernels.
 
 It is started with a clean environment, so that no key was ever in its memory. It stays without threads and
-without a ZeroMQ context, which would not survive a fork, and never runs a kernel itself. Each request is one
-packet: JSON (``argv``, ``cwd``, ``env``, ``confined``, ``folder``) with two descriptors beside it, the
-kernel's lifeline and its log. For each it forks a guard, which forks the kernel; see `guard`. It ends when
-its socket closes or the orchestrator ends; kernels and their guards don't depend on it.
+without a ZeroMQ context, which would not survive a fork, and never runs a kernel itself; but it holds one
+half made, see `forked`. Each request is one packet: JSON (``argv``, ``cwd``, ``env``, ``confined``,
+``folder``) with two descriptors beside it, the kernel's lifeline and its log. For each it forks a guard,
+which forks the kernel; see `guard`. It ends when its socket closes or the orchestrator ends; kernels and
+their guards don't depend on it.
 """
 
 from __future__ import annotations
@@ -37,17 +38,21 @@ _HELPFUL = (
 
 
 def main() -> None:
-    """Serve the socket that the command line names; in a kernel's process, run the kernel."""
+    """Serve the socket that the command line names; in a kernel's process, run the kernel.
+
+    Arguments: ``<socket> <orchestrator's pid> <the options that kernels have in common>``.
+    """
     requests = socket.socket(fileno=int(sys.argv[1]))
     requests.set_inheritable(False)
     orchestrator = open_process(int(sys.argv[2]))
-    _preload()
+    prepared = _preload(sys.argv[3:])
     argv = _serve(requests, orchestrator)
     if argv is not None:
-        _run_kernel(argv)
+        _run_kernel(argv, prepared)
 
 
-def _preload() -> None:
+def _preload(options: list[str]) -> Any:
+    """Import and make what kernels need; return the application that they go on with, or None."""
     gc.disable()
     # The debugger is 9 MB in each kernel, for nobody.
     sys.modules["debugpy"] = None  # type: ignore[assignment]
@@ -56,6 +61,17 @@ def _preload() -> None:
     for name in _HELPFUL:
         with suppress(ImportError):
             import_module(name)
+    prepared = None
+    try:
+        from .forked import ForkedKernelApp  # noqa: PLC0415  it imports ipykernel
+
+        prepared = ForkedKernelApp.instance()
+        prepared.prepare(options)
+    except Exception as error:  # noqa: BLE001  an edge: whatever another version of ipykernel does not have
+        sys.stderr.write(f"kernels are made from scratch: {error!r}\n")
+        if prepared is not None:
+            prepared.discard()
+            prepared = None
     del sys.modules["debugpy"]
     # Most of what the first cell of a kernel would do.
     sys.modules[bootstrap.PRECOMPILED] = bootstrap.precompiled()
@@ -64,6 +80,7 @@ def _preload() -> None:
     if threads > 1 or zmq.Context._instance is not None:
         sys.exit(f"importing ipykernel left {threads} threads or a ZeroMQ context: forking is not safe")
     gc.freeze()
+    return prepared
 
 
 def _serve(requests: socket.socket, orchestrator: int | None) -> list[str] | None:
@@ -103,11 +120,16 @@ def _set_up(request: dict[str, Any], lifeline: int, log: int) -> socket.socket:
     return socket.socket(fileno=lifeline)
 
 
-def _run_kernel(argv: list[str]) -> None:
+def _run_kernel(argv: list[str], prepared: Any) -> None:
     sys.argv = argv
     gc.enable()
     # What was imported under a guard's or fork server's name is not the kernel's.
     for name in [name for name in sys.modules if name.partition(".")[0] == "rlm_kernel"]:
         del sys.modules[name]
     with suppress(KeyboardInterrupt):
-        import_module("ipykernel.kernelapp").IPKernelApp.launch_instance(argv[1:])
+        if prepared is not None and prepared.fits(argv):
+            prepared.launch(argv)
+        else:
+            if prepared is not None:
+                prepared.discard()
+            import_module("ipykernel.kernelapp").IPKernelApp.launch_instance(argv[1:])

@@ -19,7 +19,15 @@ from contextlib import suppress
 
 from .process import python_command
 
-__all__ = ["ForkServer", "shared"]
+__all__ = ["KERNEL_OPTIONS", "ForkServer", "shared"]
+
+KERNEL_OPTIONS = (
+    # The model's cells are not the user's history.
+    "--HistoryManager.enabled=False",
+    # The guard sees to it that the kernel ends; 1 stands for a parent that is not to be watched.
+    "--IPKernelApp.parent_handle=1",
+)
+"""What the command line of a kernel has behind its connection file."""
 
 # What an interpreter or its loader reads when it starts: a fork can't have its own.
 _READ_AT_START = ("PYTHON", "LD_", "LC_", "LANG")
@@ -38,7 +46,7 @@ class ForkServer:
         self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603  this package's own program
-                python_command("zygote", str(theirs.fileno()), str(os.getpid())),
+                python_command("zygote", str(theirs.fileno()), str(os.getpid()), *KERNEL_OPTIONS),
                 stdin=subprocess.DEVNULL,
                 stdout=self._log,
                 stderr=self._log,

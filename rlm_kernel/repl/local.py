@@ -28,6 +28,7 @@ from jupyter_client.manager import AsyncKernelManager
 
 from ..context import Context
 from ..errors import KernelStartError
+from .forkserver import KERNEL_OPTIONS
 from .process import GuardedProcess, PlainProcess
 from .provisioner import GuardedProvisioner
 from .session import JupyterSession
@@ -81,10 +82,7 @@ _ARGV = [
     "ipykernel_launcher",
     "-f",
     "{connection_file}",
-    # The model's cells are not the user's history.
-    "--HistoryManager.enabled=False",
-    # The guard sees to it that the kernel ends; 1 stands for a parent that is not to be watched.
-    "--IPKernelApp.parent_handle=1",
+    *KERNEL_OPTIONS,
 ]
 
 
