@@ -28,6 +28,7 @@ from json import dumps, loads
 from typing import Any
 
 from .channels import CallFailed, Cell, Control, PlainInput, Stdin, ended
+from .decode import Decoder
 
 __all__ = ["PIECE_BYTES", "Host", "failure", "of_a_cell", "unfollow_cells"]
 
@@ -89,6 +90,17 @@ class Host:
         """Note that a cell starts."""
         self.cell = self._new_cell()
         self.enter()
+
+    def brought(self) -> dict[str, Any]:
+        """Return the contexts that came along with the cell."""
+        parent = (self.cell.parent if self.cell is not None else None) or {}
+        found = {}
+        named = parent.get("content", {}).get("rlm_contexts", ())
+        for (name, format_), frame in zip(named, parent.get("buffers", ()), strict=False):
+            decoder = Decoder(format_)
+            decoder.feed(frame)
+            found[name] = decoder.finish()
+        return found
 
     def enter(self) -> None:
         """Mark what the caller does from now on as a cell's: that of the running one, or else of none."""

@@ -161,6 +161,7 @@ class Repl:
         self._code = getattr(info, "raw_cell", None)
         self._final = None
         self.host.begin()
+        self.contexts.update(self.host.brought())
         self._bind()
         # After ipykernel, which puts its own in place for each cell.
         builtins.input = _no_input

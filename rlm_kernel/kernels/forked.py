@@ -34,7 +34,7 @@ from zmq.eventloop.zmqstream import ZMQStream
 __all__ = ["ForkedKernel", "ForkedKernelApp"]
 
 # What IPython's settings and shell go by.
-_READ_EARLY = ("HOME", "IPYTHON_", "JUPYTER", "TERM", "VIRTUAL_ENV", "XDG_")
+_READ_EARLY = ("HOME", "IPYTHON_", "JPY_", "JUPYTER", "TERM", "VIRTUAL_ENV", "XDG_")
 
 
 class _NoSubshells:
@@ -67,7 +67,12 @@ class ForkedKernelApp(IPKernelApp):
     shell: Any
 
     def prepare(self, options: Sequence[str]) -> None:
-        """Make what all kernels with these ``options`` of the command line have in common."""
+        """Make what all kernels with these ``options`` of the command line have in common.
+
+        Raises:
+            RuntimeError: this machine's settings name code that each kernel is to run.
+        """
+        self._files: list[str] = []
         self._options = list(options)
         self._environment = _read_early()
         # Until a kernel has a folder of its own.
@@ -77,14 +82,32 @@ class ForkedKernelApp(IPKernelApp):
             BaseIPythonApplication.initialize(self, list(options))  # type: ignore[no-untyped-call]
             self.init_pdb()  # type: ignore[no-untyped-call]
             self.kernel = ForkedKernel.instance(
-                parent=self, session=self.session, log=self.log, profile_dir=self.profile_dir
+                parent=self,
+                session=self.session,
+                log=self.log,
+                profile_dir=self.profile_dir,
+                user_ns=self.user_ns,
             )
             self.init_path()  # type: ignore[no-untyped-call]
             self.init_shell()  # type: ignore[no-untyped-call]
+            self._refuse([*self.exec_lines, *self.extensions])
             self.init_extensions()  # type: ignore[no-untyped-call]
+            self.init_code()  # type: ignore[no-untyped-call]
+            self._refuse(self._files)
+            # So that patterns are compiled, and what is imported on use.
+            self.shell.run_cell("None", silent=True)
         finally:
             del os.environ["IPYTHONDIR"]
             shutil.rmtree(with_nothing, ignore_errors=True)
+            # Kernels may be given another one.
+            tempfile.tempdir = None
+
+    def _exec_file(self, fname: str, shell_futures: bool = False) -> None:  # noqa: FBT001, FBT002  IPython's
+        self._files.append(fname)
+
+    def _refuse(self, code: Sequence[str]) -> None:
+        if code:
+            raise RuntimeError(f"settings of this machine name code for each kernel: {', '.join(code)}")
 
     def fits(self, argv: Sequence[str]) -> bool:
         """Tell whether a kernel with this command line, and this environment, can come from here.
@@ -120,7 +143,6 @@ class ForkedKernelApp(IPKernelApp):
         self._connect_kernel()
         self._connect_shell()
         self.init_gui_pylab()  # type: ignore[no-untyped-call]
-        self.init_code()  # type: ignore[no-untyped-call]
         self.start()  # type: ignore[no-untyped-call]
 
     def _take_folder(self, folder: str) -> None:
@@ -163,15 +185,14 @@ class ForkedKernelApp(IPKernelApp):
         self.control_thread.start()
 
     def _connect_shell(self) -> None:
-        # As `IPythonKernel.__init__` and `IPKernelApp.init_kernel` do it.
         kernel, shell = self.kernel, self.shell
+        # The variables that were set before the fork are gone.
+        shell.init_environment()
+        # As `IPythonKernel.__init__` and `IPKernelApp.init_kernel` do it.
         for each in (shell.displayhook, shell.display_pub):
             each.session, each.pub_socket = self.session, self.iopub_socket
         shell.displayhook.topic = kernel._topic("execute_result")
         self.displayhook.get_execution_count = lambda: kernel.execution_count
-        name: Any = os.environ.get("JPY_SESSION_NAME")
-        if name:
-            shell.user_ns["__session__"] = name
 
 
 def _read_early() -> dict[str, str]:

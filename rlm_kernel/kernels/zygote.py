@@ -46,9 +46,12 @@ def main() -> None:
     requests.set_inheritable(False)
     orchestrator = open_process(int(sys.argv[2]))
     prepared = _preload(sys.argv[3:])
+    # Here, because a kernel that goes through all modules gets a copy of each page that names one.
+    ours = [name for name in sys.modules if name.partition(".")[0] == "rlm_kernel"]
+    gc.freeze()
     argv = _serve(requests, orchestrator)
     if argv is not None:
-        _run_kernel(argv, prepared)
+        _run_kernel(argv, prepared, ours)
 
 
 def _preload(options: list[str]) -> Any:
@@ -79,7 +82,6 @@ def _preload(options: list[str]) -> Any:
     threads = len(os.listdir("/proc/self/task"))
     if threads > 1 or zmq.Context._instance is not None:
         sys.exit(f"importing ipykernel left {threads} threads or a ZeroMQ context: forking is not safe")
-    gc.freeze()
     return prepared
 
 
@@ -120,11 +122,11 @@ def _set_up(request: dict[str, Any], lifeline: int, log: int) -> socket.socket:
     return socket.socket(fileno=lifeline)
 
 
-def _run_kernel(argv: list[str], prepared: Any) -> None:
+def _run_kernel(argv: list[str], prepared: Any, ours: list[str]) -> None:
     sys.argv = argv
     gc.enable()
     # What was imported under a guard's or fork server's name is not the kernel's.
-    for name in [name for name in sys.modules if name.partition(".")[0] == "rlm_kernel"]:
+    for name in ours:
         del sys.modules[name]
     with suppress(KeyboardInterrupt):
         if prepared is not None and prepared.fits(argv):

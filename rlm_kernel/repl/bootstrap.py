@@ -44,7 +44,7 @@ _MODULES = (
 )
 
 _INSTALL = """\
-def _install(sources, settings):
+def _make(sources):
     import sys, types
     for name in [n for n in sys.modules if n.split(".")[0] == "rlm_guest"]:
         del sys.modules[name]
@@ -59,8 +59,12 @@ def _install(sources, settings):
         sys.modules[module.__name__] = module
         exec(code, module.__dict__)
         setattr(package, name, module)
-    package.cells.install(settings)
-    package.cells.ready()
+    return package
+
+def _install(sources, settings):
+    cells = _make(sources).cells
+    cells.install(settings)
+    cells.ready()
 """
 # Packed, because IPython reads each character of a cell more than once, some of them in Python.
 _CELL = """\
@@ -68,7 +72,7 @@ import base64 as _base64, json as _json, zlib as _zlib
 try:
     _install(*_json.loads(_zlib.decompress(_base64.b64decode({payload!r}))))
 finally:
-    del _install, _base64, _json, _zlib
+    del _install, _make, _base64, _json, _zlib
 """
 # In a kernel of the user's: an expression, for which no name is taken, not even for a moment.
 _LENT_CELL = "exec(__import__('zlib').decompress(__import__('base64').b64decode({payload!r})).decode(), {{}})"
@@ -121,19 +125,20 @@ def first_cell(settings: GuestSettings, *, known: bool = False) -> str:
 
 
 def precompiled() -> types.ModuleType:
-    """Return a module that installs this version of the guest, for a process that forks into kernels."""
+    """Return a module that installs this version of the guest, for a process that forks into kernels.
+
+    The guest's own modules are made at once, so that its kernels have them from the start.
+    """
     module = types.ModuleType(PRECOMPILED)
     exec(_INSTALL, module.__dict__)  # noqa: S102  the code above
-    codes = [
-        (name, compile(source, f"<rlm guest {name}>", "exec", dont_inherit=True))
-        for name, source in _sources()
-    ]
+    cells = module.__dict__["_make"](_sources()).cells
     mine = _version()
 
     def install(version: str, settings: dict[str, Any]) -> None:
         if version != mine:
             raise ImportError(f"this is version {mine} of the guest")
-        module.__dict__["_install"](codes, settings)
+        cells.install(settings)
+        cells.ready()
 
     module.__dict__["install"] = install
     return module

@@ -75,6 +75,8 @@ ENVIRONMENT = frozenset(
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 MESSAGES_A_TICK = 200
+# What a message can hold without being felt.
+ALONG_BYTES = 256 * 1024
 OWN_KERNEL = "rlm-local"
 _ARGV = [
     sys.executable,
@@ -378,7 +380,7 @@ class LocalTransport:
 
 def local_session() -> JupyterSession:
     """Return a session, not started yet, with a local kernel of this interpreter."""
-    return JupyterSession(LocalTransport())
+    return JupyterSession(LocalTransport(), along_bytes=ALONG_BYTES)
 
 
 def _process_of(provisioner: Any) -> GuardedProcess | PlainProcess | None:

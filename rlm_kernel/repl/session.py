@@ -67,11 +67,18 @@ class _Cell:
 
 
 class JupyterSession:
-    """The `KernelSession` of every backend that speaks Jupyter messages through a `Transport`."""
+    """The `KernelSession` of every backend that speaks Jupyter messages through a `Transport`.
 
-    def __init__(self, transport: Transport, settings: GuestSettings | None = None) -> None:
+    Contexts of together up to ``along_bytes`` are not loaded by themselves: they travel with the first cell.
+    """
+
+    def __init__(
+        self, transport: Transport, settings: GuestSettings | None = None, *, along_bytes: int = 0
+    ) -> None:
         self._transport = transport
         self._settings = settings or GuestSettings()
+        self._along_bytes = along_bytes
+        self._along: Sequence[Context] = ()
         self._cell: _Cell | None = None
         self._ready: wire.Ready | None = None
         self._kernel = ""
@@ -104,8 +111,9 @@ class JupyterSession:
                 f"the kernel started, but could not be prepared: {_error_of(reply)}",
                 hint="see `jupyter rlm doctor`",
             )
-        await self._transport.unshare()
+        # First: nothing can connect any more to what is unshared.
         await self._hear()
+        await self._transport.unshare()
 
     def _first_cell(self, *, known: bool) -> str:
         return first_cell(self._settings, known=known)
@@ -114,16 +122,10 @@ class JupyterSession:
         """Prepare the kernel, if that is not done yet, and load ``contexts``; see `KernelSession.start`."""
         if not self._open:
             await self.prepare()
-        if contexts or tools:
-            loads = [await self._transport.share(context) for context in contexts]
-            reply = await self._run_silently(load_cell(loads, tools), LOAD_SECONDS)
-            if reply.get("status") != "ok":
-                names = ", ".join(context.name for context in contexts)
-                raise ContextError(
-                    f"the kernel could not load {names}: {_error_of(reply)}",
-                    hint="the kernel's Python must have the packages that the context needs, and the memory",
-                )
-            await self._transport.unshare()
+        if not tools and self._fit_along(contexts):
+            self._along = contexts
+        elif contexts or tools:
+            await self._load(contexts, tools)
         assert self._ready is not None
         return KernelInfo(
             self._kernel, self._transport.backend, self._ready.implementation, self._ready.capabilities
@@ -133,12 +135,37 @@ class JupyterSession:
         self, contexts: Sequence[Context], renamed: Mapping[str, str], *, fresh: bool = False
     ) -> None:
         """Rename contexts, then load further ones; see `KernelSession.load`."""
+        along, self._along = self._along, ()
+        if along:
+            await self._load(along)
         loads = [await self._transport.share(context) for context in contexts]
         reply = await self._run_silently(load_cell(loads, renamed=renamed, fresh=fresh), LOAD_SECONDS)
         if reply.get("status") != "ok":
             raise ContextError(
                 f"the kernel could not load {', '.join(each.name for each in contexts)}: {_error_of(reply)}",
                 hint="the kernel needs the memory for it",
+            )
+        await self._transport.unshare()
+
+    def _fit_along(self, contexts: Sequence[Context]) -> bool:
+        # Texts alone: nothing can keep a kernel from loading these.
+        if any(each.format != "text" or each.lazy for each in contexts):
+            return False
+        sizes = [each.size_bytes for each in contexts]
+        # One that is not encoded yet has four bytes a character at most.
+        most = [
+            4 * len(each.value) if size is None else size for each, size in zip(contexts, sizes, strict=True)
+        ]
+        return sum(most) <= self._along_bytes
+
+    async def _load(self, contexts: Sequence[Context], tools: Sequence[ToolStub] = ()) -> None:
+        loads = [await self._transport.share(context) for context in contexts]
+        reply = await self._run_silently(load_cell(loads, tools), LOAD_SECONDS)
+        if reply.get("status") != "ok":
+            names = ", ".join(context.name for context in contexts)
+            raise ContextError(
+                f"the kernel could not load {names}: {_error_of(reply)}",
+                hint="the kernel's Python must have the packages that the context needs, and the memory",
             )
         await self._transport.unshare()
 
@@ -165,12 +192,14 @@ class JupyterSession:
         finally:
             self._cell = None
         if self._death or cell.reply is None:
-            log = self._transport.start_log()
             raise KernelStartError(
-                f"the kernel ended while it started: {self._death}",
-                hint=f"it printed last:\n{log}" if log else "see `jupyter rlm doctor`",
+                f"the kernel ended while it started: {self._death}", hint=self._last_words()
             )
         return cell.reply.content
+
+    def _last_words(self) -> str:
+        log = self._transport.start_log()
+        return f"it printed last:\n{log}" if log else "see `jupyter rlm doctor`"
 
     async def _hear(self) -> None:
         """Wait until iopub reaches us: a subscription takes effect some time after it was made."""
@@ -179,7 +208,7 @@ class JupyterSession:
             if time.monotonic() - since > HEAR_SECONDS:
                 raise KernelStartError(
                     f"the kernel started, but none of its outputs came within {HEAR_SECONDS:g} s",
-                    hint="see `jupyter rlm doctor`",
+                    hint=self._last_words(),
                 )
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._heard.wait(), 0.25)
@@ -202,8 +231,13 @@ class JupyterSession:
         started = time.monotonic()
         limit = 4 * (self._settings.head + self._settings.tail)
         cell = self._cell = _Cell(on_call, on_output, limit, Uploads(self._transport.folder))
+        content = _execute(code, silent=False)
+        along, self._along = self._along, ()
+        if along:
+            content["rlm_contexts"] = [(each.name, each.format) for each in along]
         try:
-            cell.id = self._transport.send("shell", "execute_request", _execute(code, silent=False))
+            frames = [b"".join(each.pieces()) for each in along]
+            cell.id = self._transport.send("shell", "execute_request", content, buffers=frames)
             status, lost = await self._follow(cell, timeout)
         finally:
             self._cell = None

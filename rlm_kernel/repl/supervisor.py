@@ -11,6 +11,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 from ..context import Context
 from ..errors import ContextError
@@ -18,6 +19,9 @@ from ..outputs import Output
 from .base import CallHandler, CellResult, KernelInfo, KernelSession, SessionFactory, ToolStub
 
 __all__ = ["Supervisor"]
+
+# Long enough for a request to be sent, short beside a kernel's start.
+SEND_SECONDS = 0.02
 
 Report = Callable[[KernelInfo, float, bool], None]
 
@@ -73,10 +77,13 @@ class Supervisor:
         """Whether a kernel was started, or is being started."""
         return self._starting is not None
 
-    def begin(self) -> None:
-        """Start a kernel in the background; `execute` waits for it."""
+    def begin(self, *, beside: asyncio.Future[Any] | None = None) -> None:
+        """Start a kernel in the background; `execute` waits for it.
+
+        A request ``beside`` which it starts is sent first; but a kernel that is there already loses no time.
+        """
         if self._starting is None:
-            self._starting = asyncio.create_task(self._start(again=False))
+            self._starting = asyncio.create_task(self._start(again=False, beside=beside))
 
     def renew(self) -> bool:
         """Replace a kernel that was lost while no cell ran; tell whether it was."""
@@ -118,11 +125,13 @@ class Supervisor:
         self.take(contexts)
         await self.ready()
 
-    async def _start(self, *, again: bool) -> None:
+    async def _start(self, *, again: bool, beside: asyncio.Future[Any] | None = None) -> None:
         if self._session is not None:
             await self._session.close()
-        started = time.monotonic()
         session = self._session = self._sessions()
+        if beside is not None and not session.alive:
+            await asyncio.wait({beside}, timeout=SEND_SECONDS)
+        started = time.monotonic()
         if hasattr(session, "tell"):
             session.tell = self._tell
         self._loads.clear()

@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["RootCalls"]
 
-# Long enough for a request to be sent, short beside a kernel's start.
-KERNEL_DELAY_SECONDS = 0.02
-
 
 class RootCalls:
     """Asks the root model of the run ``run``, whose REPL is ``repl``."""
@@ -82,16 +79,15 @@ class RootCalls:
         return reply
 
     async def _stream(self, request: Request) -> AsyncIterator[str | Reply]:
-        """Stream the root's turn; once the request is under way, start the kernel beside it."""
+        """Stream the root's turn; once the request is under way, make the kernel ready beside it."""
         # Where a model has something to make ready, the kernel must not take the processors from it.
         make_ready = getattr(self.model, "open", None)
         if make_ready is not None and not self._repl.begun:
             await make_ready()
         async with aclosing(self.model.stream(request)) as pieces:  # type: ignore[type-var]
             first = asyncio.ensure_future(anext(pieces, None))
+            self._repl.begin(beside=first)
             try:
-                await asyncio.wait({first}, timeout=KERNEL_DELAY_SECONDS)
-                self._repl.begin()
                 piece = await first
             finally:
                 if not first.done():

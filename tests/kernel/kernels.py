@@ -56,8 +56,8 @@ class Repl:
 
 
 @asynccontextmanager
-async def open_repl(*contexts, settings=None, **options):
-    session = JupyterSession(LocalTransport(**options), settings or GuestSettings())
+async def open_repl(*contexts, settings=None, along_bytes=0, **options):
+    session = JupyterSession(LocalTransport(**options), settings or GuestSettings(), along_bytes=along_bytes)
     try:
         await session.start([Context.of(name, value) for name, value in contexts])
         yield Repl(session)

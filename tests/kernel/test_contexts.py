@@ -9,6 +9,7 @@ import pytest
 from kernels import open_repl
 
 from rlm_kernel.context import Context, collect
+from rlm_kernel.repl.local import LocalTransport
 
 VALUES = {
     "text": "plain",
@@ -61,6 +62,51 @@ async def test_a_folder_arrives_as_texts(tmp_path):
     (context,) = collect(tmp_path)
     async with open_repl(("context", context.value)) as repl:
         assert await repl.value("context") == "{'b.txt': 'B', 'sub/a.txt': 'A'}"
+
+
+@pytest.fixture
+def shared(monkeypatch):
+    """The names of the contexts that were loaded by themselves."""
+    names = []
+    share = LocalTransport.share
+
+    async def noted(self, context):
+        names.append(context.name)
+        return await share(self, context)
+
+    monkeypatch.setattr(LocalTransport, "share", noted)
+    return names
+
+
+async def test_small_texts_travel_with_the_first_cell(shared):
+    texts = [("old", VALUES["wide text"]), ("new", VALUES["lone surrogates"])]
+    async with open_repl(*texts, along_bytes=20_000) as repl:
+        for _ in range(2):
+            assert eval(await repl.value("old, new")) == tuple(text for _, text in texts)
+            await repl.run("old = new = None")
+    assert shared == []
+
+
+@pytest.mark.parametrize("first", ["", "1/0", "1 +", "%%time\npass"])
+async def test_a_text_is_there_whatever_the_first_cell_does(first, shared):
+    async with open_repl(("context", "plain"), along_bytes=20_000) as repl:
+        await repl.run(first)
+        assert await repl.value("context") == "'plain'"
+    assert shared == []
+
+
+@pytest.mark.parametrize("value", [VALUES["list"], "x" * 101, "ä" * 26])
+async def test_what_is_no_small_text_is_loaded_by_itself(value, shared):
+    async with open_repl(("context", value), along_bytes=100) as repl:
+        assert await repl.value(f"context == {value!r}") == "True"
+    assert shared == ["context"]
+
+
+async def test_texts_that_wait_for_the_first_cell_can_be_renamed(shared):
+    async with open_repl(("context", "first"), along_bytes=100) as repl:
+        await repl.session.load([Context.of("context", "second")], {"context": "context_0"})
+        assert await repl.value("context_0, context") == "('first', 'second')"
+    assert shared == ["context", "context"]
 
 
 async def test_several_contexts_have_their_names():

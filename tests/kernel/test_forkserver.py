@@ -53,22 +53,105 @@ async def test_the_server_has_one_thread_and_no_key(monkeypatch, own_server):
         assert b"canary" not in (server / "environ").read_bytes()
 
 
+LOOK = """\
+import gc, os, signal, sys, threading
+ip, app = get_ipython(), get_ipython().parent.parent
+# The second is the debugger's, which is not imported in forks.
+NOT_HERE = ("IPYTHONDIR", "PYDEVD_USE_FRAME_EVAL")
+here = lambda path: os.path.relpath(path, os.environ["IPYTHONDIR"])
+{
+    "modules": sorted(name for name in sys.modules if name.startswith("rlm_kernel")),
+    "folder": (os.getcwd(), ip.starting_dir),
+    "path": sys.path,
+    "environment": {name: value for name, value in os.environ.items() if name not in NOT_HERE},
+    "signals": [str(signal.getsignal(each)) for each in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM)],
+    "collected": gc.isenabled(),
+    "session": os.getsid(0) == os.getpid(),
+    "profile": [here(each) for each in (ip.ipython_dir, ip.profile_dir.location, app.profile_dir.location)],
+    "made": sorted(os.listdir(ip.profile_dir.location)),
+    "magics": {kind: sorted(each) for kind, each in ip.magics_manager.lsmagic().items()},
+    "extensions": sorted(ip.extension_manager.loaded),
+    "hidden": sorted(set(ip.user_ns_hidden) - {"ip", "app", "here", "NOT_HERE"}),
+    "names": sorted(set(ip.user_ns) - {"ip", "app", "here", "NOT_HERE"}),
+    "settings": sorted(str(each) for each in ip.config.items() if each[0] != "IPKernelApp"),
+    "main": sys.modules["__main__"].__dict__ is ip.user_ns,
+    "types": [type(each).__name__ for each in (sys.stdout, sys.stderr, sys.displayhook, ip, ip.displayhook)],
+    "count": ip.execution_count,
+    "history": ip.history_manager.enabled,
+    "excepthook": sys.excepthook.__qualname__,
+    "threads": sorted(each.name for each in threading.enumerate() if not each.name.startswith("Thread-")),
+    "debugger": ip.kernel.kernel_info.get("debugger"),
+    "supported": sorted(ip.kernel.kernel_info.get("supported_features", [])),
+    "program": os.path.basename(sys.argv[0]),
+    "options": sys.argv[3:],
+}"""
+# What only others than the host would have: see `rlm_kernel.kernels.forked`.
+LEFT_OUT = ("threads", "debugger", "supported", "program")
+
+
 async def test_a_fork_is_like_a_fresh_kernel(tmp_path):
-    code = (
-        "import gc, os, signal, sys, threading\n"
-        "sorted(name for name in sys.modules if name.startswith('rlm_kernel')), os.getcwd(), sys.argv[0], "
-        "int(signal.getsignal(signal.SIGCHLD)), gc.isenabled(), threading.active_count(), sys.path[0], "
-        "os.getsid(0) == os.getpid(), os.environ.get('EXTRA')"
-    )
     seen = {}
     for fork in (True, False):
         async with open_repl(fork=fork, cwd=tmp_path, env={"EXTRA": "given"}) as repl:
-            seen[fork] = eval(await repl.value(code))
-    # A program is run by its path, a module of that name is what was forked.
-    assert os.path.basename(seen[False][2]) == "ipykernel_launcher.py"
-    assert seen[True][2] == "ipykernel_launcher"
-    assert seen[True][:2] + seen[True][3:] == seen[False][:2] + seen[False][3:]
-    assert seen[True][1] == str(tmp_path)
+            assert await repl.value("type(get_ipython().kernel).__name__") == repr(
+                "ForkedKernel" if fork else "IPythonKernel"
+            )
+            seen[fork] = eval(await repl.value(LOOK))
+    one, other = seen[True], seen[False]
+    assert one["threads"] == ["Control", "IOPub", "MainThread"]
+    for name in LEFT_OUT:
+        del one[name], other[name]
+    assert one == other
+    assert one["folder"] == (str(tmp_path), str(tmp_path))
+    assert one["environment"]["EXTRA"] == "given"
+
+
+async def test_a_kernel_with_settings_of_its_own_is_made_from_scratch(tmp_path):
+    startup = tmp_path / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    (startup / "first.py").write_text("from_startup = 1")
+    async with open_repl(env={"IPYTHONDIR": str(tmp_path)}) as one, open_repl(env={"HOME": "/"}) as two:
+        assert parent(parent(kernel_of(one))) == parent(parent(kernel_of(two))) == server_pid()
+        assert await one.value("from_startup") == "1"
+        assert await two.value("get_ipython().home_dir") == "'/'"
+        for repl in (one, two):
+            assert await repl.value("type(get_ipython().kernel).__name__") == "'IPythonKernel'"
+            assert "MainThread" in await repl.value("import threading; threading.enumerate()")
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        "import ipykernel.kernelapp, ipykernel.control; del ipykernel.control.ControlThread",
+        "from ipykernel.kernelapp import IPKernelApp; IPKernelApp.exec_lines = ['import threading']",
+        "import IPython.core.shellapp as at; at.SYSTEM_CONFIG_DIRS = [FOLDER]",
+    ],
+    ids=["another ipykernel", "code in the machine's settings", "a file that the machine's settings run"],
+)
+async def test_where_no_kernel_can_be_half_made_each_is_made_from_scratch(
+    spoil, own_server, monkeypatch, tmp_path
+):
+    (tmp_path / "startup").mkdir()
+    (tmp_path / "startup" / "first.py").write_text("raise SystemExit")
+    spoil = spoil.replace("FOLDER", repr(str(tmp_path)))
+    command = forkserver.python_command
+
+    def spoilt(*arguments):
+        *head, code = command(*arguments)[: -len(arguments) + 1]
+        return [*head, f"{spoil}\n{code}", *arguments[1:]]
+
+    monkeypatch.setattr(forkserver, "python_command", spoilt)
+    async with open_repl() as repl:
+        assert parent(parent(kernel_of(repl))) == server_pid()
+        assert await repl.value("type(get_ipython().kernel).__name__") == "'IPythonKernel'"
+    assert "kernels are made from scratch" in forkserver._server.last_words()
+
+
+async def test_forks_share_no_name_and_no_folder():
+    async with open_repl() as one, open_repl() as two:
+        code = "ip = get_ipython(); ip.kernel.ident, ip.kernel.session.session, ip.ipython_dir"
+        first, second = [eval(await repl.value(code)) for repl in (one, two)]
+    assert not set(first) & set(second)
 
 
 async def test_a_fork_has_no_descriptors_of_the_server():

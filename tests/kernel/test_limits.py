@@ -87,6 +87,24 @@ async def test_a_kernel_whose_outputs_do_not_come_is_refused(monkeypatch):
         await session.close()
 
 
+async def test_a_kernel_is_waited_for_whose_outputs_begin_to_come_late(monkeypatch):
+    class Late(LocalTransport):
+        def _connect(self, manager):
+            super()._connect(manager)
+            # As if the kernel's socket had not been there when this one was to be connected.
+            iopub, url = self._sockets["iopub"], manager._make_url("iopub")
+            iopub.disconnect(url)
+            asyncio.get_running_loop().call_later(0.5, iopub.connect, url)
+
+    monkeypatch.setattr("rlm_kernel.repl.session.HEAR_SECONDS", 20)
+    session = JupyterSession(Late())
+    try:
+        await session.start([])
+        assert await Repl(session).value("1") == "1"
+    finally:
+        await session.close()
+
+
 async def test_cancelling_a_cell_leaves_no_call_behind():
     async with open_repl() as repl:
         repl.delay = 60
