@@ -32,6 +32,8 @@ LOAD_SECONDS = 600.0
 HEAR_SECONDS = 60.0
 GRACE_SECONDS = 2.0
 INTERRUPTS = 2
+# After the end of a cell was told on iopub: the reply was sent before.
+REPLY_SECONDS = 0.3
 # After the reply: the rest is on its way, unless the kernel's own functions were damaged by the cell.
 REPORT_SECONDS = 1.0
 # After a reply, how long iopub may be silent until the end of the cell counts as dropped there.
@@ -232,17 +234,18 @@ class JupyterSession:
         limit = 4 * (self._settings.head + self._settings.tail)
         cell = self._cell = _Cell(on_call, on_output, limit, Uploads(self._transport.folder))
         content = _execute(code, silent=False)
-        along, self._along = self._along, ()
-        if along:
-            content["rlm_contexts"] = [(each.name, each.format) for each in along]
+        if self._along:
+            content["rlm_contexts"] = [(each.name, each.format) for each in self._along]
         try:
-            frames = [b"".join(each.pieces()) for each in along]
+            frames = [b"".join(each.pieces()) for each in self._along]
             cell.id = self._transport.send("shell", "execute_request", content, buffers=frames)
             status, lost = await self._follow(cell, timeout)
         finally:
             self._cell = None
             await self._drop_calls(cell)
         report = cell.report
+        if report is not None:
+            self._along = ()
         return CellResult(
             status,
             outputs=joined(cell.outputs),
@@ -267,7 +270,10 @@ class JupyterSession:
         if self._death:
             return "died", _lost(self._death)
         try:
-            await _within(self._until(cell, lambda: cell.report is not None), REPORT_SECONDS)
+            # A request that was dropped has neither reply nor report.
+            await _within(
+                self._until(cell, lambda: cell.report is not None or cell.reply is None), REPORT_SECONDS
+            )
         except TimeoutError:
             await self._kill("its own functions were damaged")
             return "died", _lost("the cell damaged the functions of the REPL itself")
@@ -289,7 +295,11 @@ class JupyterSession:
 
     async def _until_ended(self, cell: _Cell) -> None:
         """Wait for a cell's reply and its ``idle``, which a flood of output may have cost."""
-        await self._until(cell, lambda: cell.reply is not None)
+        await self._until(cell, lambda: cell.reply is not None or cell.idle)
+        if cell.reply is None:
+            # ipykernel drops a request, and replies nothing, where an interrupt came before the code.
+            with suppress(TimeoutError):
+                await _within(self._until(cell, lambda: cell.reply is not None), REPLY_SECONDS)
         while not (cell.idle or self._death):
             heard = cell.heard
             try:

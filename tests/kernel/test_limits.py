@@ -47,6 +47,31 @@ async def test_an_interrupt_that_was_for_nothing_is_made_again():
         await session.close()
 
 
+@pytest.mark.parametrize("by", ["limit", "hand"])
+async def test_an_interrupt_that_comes_before_the_code_costs_nothing(by):
+    slow = """\
+handlers = get_ipython().kernel.shell_handlers
+execute = handlers["execute_request"]
+async def slowly(stream, ident, parent):
+    if parent["content"]["code"] == "late":
+        import time; time.sleep(60)
+    await execute(stream, ident, parent)
+handlers["execute_request"] = slowly
+kept = 1"""
+    async with open_repl() as repl:
+        await repl.run(slow)
+        # As if this were the first cell.
+        repl.session._along = [Context.of("context", "the text")]
+        if by == "hand":
+            asyncio.get_running_loop().call_later(
+                0.3, lambda: asyncio.ensure_future(repl.session.interrupt())
+            )
+        result = await repl.run("late", timeout=0.3 if by == "limit" else None)
+        assert (result.status, result.lost) == ("timed_out" if by == "limit" else "error", "")
+        assert await repl.value("kept, context") == "(1, 'the text')"
+        assert not repl.session._along
+
+
 async def test_a_cell_that_ignores_interrupts_is_killed(repl):
     result = await repl.run(
         "while True:\n    try:\n        import time; time.sleep(60)\n    except BaseException:\n        pass",
