@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from ..events import Event, KernelStarted
@@ -50,7 +51,7 @@ async def _serve(
         context = workload.text
         before = _forget_peak()
         started = time.perf_counter()
-        answers, kernels = await do(workload, context, base_url)
+        answers, kernels = await _parts(do, workload, context, base_url)
         seconds = time.perf_counter() - started
         peak = _memory("VmHWM")
         grown = None if before is None or peak is None else peak - before
@@ -61,6 +62,18 @@ async def _serve(
         done = {"seconds": seconds, "answers": answers, "kernels": ids, "starts": starts, "grown": grown}
         sys.stdout.write(json.dumps(done) + "\n")
         sys.stdout.flush()
+
+
+async def _parts(
+    do: Callable[[Workload, str, str], Awaitable[Completed]], workload: Workload, context: str, base_url: str
+) -> Completed:
+    if not workload.apart:
+        return await do(workload, context, base_url)
+    one = replace(workload, completions=1)
+    done = await asyncio.gather(*(do(one, context, base_url) for _ in range(workload.completions)))
+    return [text for answers, _ in done for text in answers], [
+        each for _, kernels in done for each in kernels
+    ]
 
 
 class _Spares:

@@ -157,9 +157,14 @@ def _children(bench: _Bench) -> Iterator[Row]:
 
 def _concurrent(bench: _Bench) -> Iterator[Row]:
     count = bench.sizes.completions
-    done = bench.done(Workload("turns-5", expected="5", completions=count))
-    seconds = {name: [1000 * each.seconds for each in results] for name, results in done.items()}
-    yield Row("concurrent", f"{count} concurrent completions of 5 turns", "ms", seconds, Target(1.0, "O"))
+    what = f"{count} concurrent completions of 5 turns"
+    for apart, name, target in (
+        (False, what, Target(1.0, "O")),
+        (True, f"{what}, each with its own client", None),
+    ):
+        done = bench.done(Workload("turns-5", expected="5", completions=count, apart=apart))
+        seconds = {who: [1000 * each.seconds for each in results] for who, results in done.items()}
+        yield Row("concurrent", name, "ms", seconds, target)
 
 
 def _cold_runs(bench: _Bench) -> dict[str, list[Cold]]:

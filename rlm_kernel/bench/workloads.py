@@ -72,8 +72,9 @@ class Sizes:
 class Workload:
     """One thing to do: ``completions`` at once of ``root`` over ``chars`` characters.
 
-    ``expected`` is the text of the answer, which every contender must reach. ``warm`` is whether the process
-    is to have spare kernels ready, where it keeps any; ``repl`` and ``spare_kernels`` are the `RLM`'s.
+    They share a client, ours an `RLM`; ``apart``, each opens and closes its own. ``expected`` is the text of
+    the answer, which every contender must reach. ``warm`` is whether the process is to have spare kernels
+    ready, where it keeps any; ``repl`` and ``spare_kernels`` are the `RLM`'s.
     """
 
     root: str
@@ -81,6 +82,7 @@ class Workload:
     expected: str = ""
     chars: int = CHILD_CHARS
     completions: int = 1
+    apart: bool = False
     max_depth: int = 1
     max_iterations: int = 20
     warm: bool = True

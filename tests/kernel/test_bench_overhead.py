@@ -24,7 +24,7 @@ ROWS = {
     "pool": ["ms"],
     "warm": ["ms"],
     "children": ["ms"],
-    "concurrent": ["ms"],
+    "concurrent": ["ms", "ms"],
     "cold": ["ms", "ms"],
     "import": ["ms", "ms"],
     "memory": ["MB"],
