@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import shutil
 import sys
 import tempfile
 import threading
@@ -66,8 +65,10 @@ class ForkedKernelApp(IPKernelApp):
 
     shell: Any
 
-    def prepare(self, options: Sequence[str]) -> None:
+    def prepare(self, folder: str, options: Sequence[str]) -> None:
         """Make what all kernels with these ``options`` of the command line have in common.
+
+        ``folder`` is empty, and stands in for their own until they have one.
 
         Raises:
             RuntimeError: this machine's settings name code that each kernel is to run.
@@ -75,9 +76,7 @@ class ForkedKernelApp(IPKernelApp):
         self._files: list[str] = []
         self._options = list(options)
         self._environment = _read_early()
-        # Until a kernel has a folder of its own.
-        with_nothing = tempfile.mkdtemp(prefix="rlm-")
-        os.environ["IPYTHONDIR"] = with_nothing
+        os.environ["IPYTHONDIR"] = folder
         try:
             BaseIPythonApplication.initialize(self, list(options))  # type: ignore[no-untyped-call]
             self.init_pdb()  # type: ignore[no-untyped-call]
@@ -98,7 +97,6 @@ class ForkedKernelApp(IPKernelApp):
             self.shell.run_cell("None", silent=True)
         finally:
             del os.environ["IPYTHONDIR"]
-            shutil.rmtree(with_nothing, ignore_errors=True)
             # Kernels may be given another one.
             tempfile.tempdir = None
 
@@ -125,8 +123,9 @@ class ForkedKernelApp(IPKernelApp):
 
     def discard(self) -> None:
         """Make room for a kernel that is made from scratch."""
-        if self.kernel is not None:
-            atexit.unregister(self.shell.atexit_operations)
+        shell = getattr(self.kernel, "shell", None)
+        if shell is not None:
+            atexit.unregister(shell.atexit_operations)
         for each in (ForkedKernelApp, ForkedKernel, ZMQInteractiveShell):
             each.clear_instance()
 

@@ -14,6 +14,7 @@ import gc
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import sys
@@ -40,12 +41,16 @@ _HELPFUL = (
 def main() -> None:
     """Serve the socket that the command line names; in a kernel's process, run the kernel.
 
-    Arguments: ``<socket> <orchestrator's pid> <the options that kernels have in common>``.
+    Arguments: ``<socket> <orchestrator's pid> <folder> <the options that kernels have in common>``; the
+    folder is for the start, and removed after it.
     """
     requests = socket.socket(fileno=int(sys.argv[1]))
     requests.set_inheritable(False)
     orchestrator = open_process(int(sys.argv[2]))
-    prepared = _preload(sys.argv[3:])
+    try:
+        prepared = _preload(sys.argv[3], sys.argv[4:])
+    finally:
+        shutil.rmtree(sys.argv[3], ignore_errors=True)
     # Here, because a kernel that goes through all modules gets a copy of each page that names one.
     ours = [name for name in sys.modules if name.partition(".")[0] == "rlm_kernel"]
     gc.freeze()
@@ -54,7 +59,7 @@ def main() -> None:
         _run_kernel(argv, prepared, ours)
 
 
-def _preload(options: list[str]) -> Any:
+def _preload(folder: str, options: list[str]) -> Any:
     """Import and make what kernels need; return the application that they go on with, or None."""
     gc.disable()
     # The debugger is 9 MB in each kernel, for nobody.
@@ -69,7 +74,7 @@ def _preload(options: list[str]) -> Any:
         from .forked import ForkedKernelApp  # noqa: PLC0415  it imports ipykernel
 
         prepared = ForkedKernelApp.instance()
-        prepared.prepare(options)
+        prepared.prepare(folder, options)
     except Exception as error:  # noqa: BLE001  an edge: whatever another version of ipykernel does not have
         sys.stderr.write(f"kernels are made from scratch: {error!r}\n")
         if prepared is not None:

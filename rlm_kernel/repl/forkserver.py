@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -43,10 +44,14 @@ class ForkServer:
         self._env = dict(env)
         self.owner = os.getpid()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  as long as the server
+        # For its start, after which it removes it.
+        self._folder = tempfile.mkdtemp(prefix="rlm-")
         self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603  this package's own program
-                python_command("zygote", str(theirs.fileno()), str(os.getpid()), *KERNEL_OPTIONS),
+                python_command(
+                    "zygote", str(theirs.fileno()), str(os.getpid()), self._folder, *KERNEL_OPTIONS
+                ),
                 stdin=subprocess.DEVNULL,
                 stdout=self._log,
                 stderr=self._log,
@@ -110,6 +115,7 @@ class ForkServer:
         self._process.kill()
         self._process.wait()
         self._log.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def shared(env: Mapping[str, str]) -> ForkServer | None:
