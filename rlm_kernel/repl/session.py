@@ -80,7 +80,7 @@ class JupyterSession:
         self._transport = transport
         self._settings = settings or GuestSettings()
         self._along_bytes = along_bytes
-        self._along: Sequence[Context] = ()
+        self._along: list[tuple[Context, bytes]] = []
         self._cell: _Cell | None = None
         self._ready: wire.Ready | None = None
         self._kernel = ""
@@ -125,7 +125,7 @@ class JupyterSession:
         if not self._open:
             await self.prepare()
         if not tools and self._fit_along(contexts):
-            self._along = contexts
+            self._along = [(context, b"".join(context.pieces())) for context in contexts]
         elif contexts or tools:
             await self._load(contexts, tools)
         assert self._ready is not None
@@ -137,9 +137,9 @@ class JupyterSession:
         self, contexts: Sequence[Context], renamed: Mapping[str, str], *, fresh: bool = False
     ) -> None:
         """Rename contexts, then load further ones; see `KernelSession.load`."""
-        along, self._along = self._along, ()
+        along, self._along = self._along, []
         if along:
-            await self._load(along)
+            await self._load([context for context, _ in along])
         loads = [await self._transport.share(context) for context in contexts]
         reply = await self._run_silently(load_cell(loads, renamed=renamed, fresh=fresh), LOAD_SECONDS)
         if reply.get("status") != "ok":
@@ -235,9 +235,9 @@ class JupyterSession:
         cell = self._cell = _Cell(on_call, on_output, limit, Uploads(self._transport.folder))
         content = _execute(code, silent=False)
         if self._along:
-            content["rlm_contexts"] = [(each.name, each.format) for each in self._along]
+            content["rlm_contexts"] = [(context.name, context.format) for context, _ in self._along]
+        frames = [frame for _, frame in self._along]
         try:
-            frames = [b"".join(each.pieces()) for each in self._along]
             cell.id = self._transport.send("shell", "execute_request", content, buffers=frames)
             status, lost = await self._follow(cell, timeout)
         finally:
@@ -245,7 +245,7 @@ class JupyterSession:
             await self._drop_calls(cell)
         report = cell.report
         if report is not None:
-            self._along = ()
+            self._along = []
         return CellResult(
             status,
             outputs=joined(cell.outputs),

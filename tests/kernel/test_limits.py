@@ -61,7 +61,7 @@ kept = 1"""
     async with open_repl() as repl:
         await repl.run(slow)
         # As if this were the first cell.
-        repl.session._along = [Context.of("context", "the text")]
+        repl.session._along = [(Context.of("context", "the text"), b"the text")]
         if by == "hand":
             asyncio.get_running_loop().call_later(
                 0.3, lambda: asyncio.ensure_future(repl.session.interrupt())
