@@ -167,6 +167,8 @@ class ForkedKernelApp(IPKernelApp):
         # As `IPKernelApp.init_sockets` has them.
         socket.linger = 1000
         socket.router_handover = 1
+        # Older versions of ipykernel can't encrypt channels.
+        getattr(self, "_apply_curve_server_options", lambda socket: None)(socket)
         self._bind_socket(socket, port)  # type: ignore[no-untyped-call]
         return socket
 
