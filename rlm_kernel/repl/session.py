@@ -57,6 +57,7 @@ class _Cell:
         self.room = room
         self.reply: JupyterMessage | None = None
         self.idle = False
+        self.interrupted = False
         self.heard = 0
         self.report: wire.CellReport | None = None
         self.calls: dict[str, asyncio.Task[None]] = {}
@@ -295,7 +296,7 @@ class JupyterSession:
 
     async def _until_ended(self, cell: _Cell) -> None:
         """Wait for a cell's reply and its ``idle``, which a flood of output may have cost."""
-        await self._until(cell, lambda: cell.reply is not None or cell.idle)
+        await self._until(cell, lambda: cell.reply is not None or (cell.interrupted and cell.idle))
         if cell.reply is None:
             # ipykernel drops a request, and replies nothing, where an interrupt came before the code.
             with suppress(TimeoutError):
@@ -315,6 +316,7 @@ class JupyterSession:
     async def interrupt(self) -> None:
         """Interrupt the running cell, if there is one."""
         if self._cell is not None and self.alive:
+            self._cell.interrupted = True
             await self._transport.interrupt()
             # ipykernel notes the signal without waking its loop: an async cell would sleep on. Any message
             # wakes it.
