@@ -46,13 +46,6 @@ class _NoSubshells:
         return False
 
 
-class _Profile(ProfileDir):
-    """A profile without its folders for logs, keys and start-up files, which take time to make and remove."""
-
-    def _mkdir(self, path: str, mode: int | None = None) -> bool:
-        return False
-
-
 class ForkedKernel(IPythonKernel):
     """An IPython kernel without subshells and without a debugger."""
 
@@ -154,7 +147,8 @@ class ForkedKernelApp(IPKernelApp):
     def _take_folder(self, folder: str) -> None:
         os.makedirs(folder, mode=0o700)
         self.ipython_dir = self.shell.ipython_dir = folder
-        profile = _Profile(location=os.path.join(folder, f"profile_{self.profile}"), config=self.config)
+        make: Any = ProfileDir.create_profile_dir_by_name
+        profile = make(folder, self.profile, self.config)
         self.profile_dir = self.kernel.profile_dir = self.shell.profile_dir = profile
         self.shell.starting_dir = os.getcwd()
 

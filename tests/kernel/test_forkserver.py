@@ -68,6 +68,7 @@ here = lambda path: os.path.relpath(path, os.environ["IPYTHONDIR"])
     "collected": gc.isenabled(),
     "session": os.getsid(0) == os.getpid(),
     "profile": [here(each) for each in (ip.ipython_dir, ip.profile_dir.location, app.profile_dir.location)],
+    "made": sorted(os.listdir(ip.profile_dir.location)),
     "magics": {kind: sorted(each) for kind, each in ip.magics_manager.lsmagic().items()},
     "extensions": sorted(ip.extension_manager.loaded),
     "hidden": sorted(set(ip.user_ns_hidden) - {"ip", "app", "here", "NOT_HERE"}),
