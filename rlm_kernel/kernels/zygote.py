@@ -97,6 +97,7 @@ def _serve(requests: socket.socket, orchestrator: int | None) -> list[str] | Non
     ends: list[socket.socket | int] = [requests] if orchestrator is None else [requests, orchestrator]
     while True:
         if orchestrator in select.select(ends, [], [])[0]:
+            _forget(requests)
             return None
         packet, descriptors, _, _ = socket.recv_fds(requests, MAX_REQUEST, 2)
         if not packet:
@@ -110,6 +111,14 @@ def _serve(requests: socket.socket, orchestrator: int | None) -> list[str] | Non
         lifeline = _set_up(request, *descriptors)
         fork_guarded(lifeline, orchestrator, confined=request["confined"], folder=request["folder"])
         return [str(each) for each in request["argv"]]
+
+
+def _forget(requests: socket.socket) -> None:
+    """Remove the folders of kernels that were asked for, and that nobody is left to have."""
+    requests.settimeout(0)
+    with suppress(OSError):
+        while packet := requests.recv(MAX_REQUEST):
+            shutil.rmtree(json.loads(packet)["folder"], ignore_errors=True)
 
 
 def _set_up(request: dict[str, Any], lifeline: int, log: int) -> socket.socket:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -266,3 +267,22 @@ def test_the_server_ends_with_its_process():
 
         assert select.select([server], [], [], 10)[0], ending
         os.close(server)
+
+
+def test_kernels_that_were_asked_for_in_vain_leave_no_folder(tmp_path):
+    code = (
+        "import asyncio, os, signal\n"
+        "from rlm_kernel.repl.local import LocalTransport\n"
+        "async def main():\n"
+        "    # The server takes longer than this to import what it needs.\n"
+        "    asyncio.get_running_loop().call_later(0.05, os.kill, os.getpid(), signal.SIGKILL)\n"
+        "    await LocalTransport().open(lambda message: None, lambda cause: None)\n"
+        "asyncio.run(main())"
+    )
+    env = {**os.environ, "TMPDIR": str(tmp_path)}
+    ended = subprocess.run([sys.executable, "-c", code], env=env, check=False)
+    assert ended.returncode == -signal.SIGKILL
+    end = time.monotonic() + 30
+    while os.listdir(tmp_path) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert os.listdir(tmp_path) == []
